@@ -1,0 +1,1 @@
+"""Rows, their tables on disk, readers of people's files, and mixes."""

@@ -1,0 +1,175 @@
+"""The rows that travel between stages, and their content-hash ids.
+
+A prompt with its K responses is the central thing. On disk it is three flat tables: prompts, responses, scores
+(`posttrain.data.tables`); `Candidates` is the view of them in memory.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Message = dict[str, Any]
+"""`role` (system, user, assistant, tool), `content`, and on assistant messages `tool_calls`:
+`[{"type": "function", "function": {"name": str, "arguments": dict}}]`."""
+
+Tool = dict[str, Any]
+"""`{"type": "function", "function": {"name", "description", "parameters": JSON schema}}`."""
+
+LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, non-ASCII kept."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_id(*parts: Any) -> str:
+    """Sixteen hex digits of the sha256 of the parts' canonical JSON."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Which verifier of `posttrain.checks.verifiers` can grade an answer, and what it needs to know."""
+
+    name: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that ends where the assistant is to speak.
+
+    `parents` are ids of the rows it was made from; `made_by` says with what (model, stage, round, operator, settings).
+    """
+
+    messages: tuple[Message, ...]
+    capability: str
+    language: str = "en"
+    source: str = ""
+    tools: tuple[Tool, ...] = ()
+    check: Check | None = None
+    parents: tuple[str, ...] = ()
+    made_by: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.messages, self.tools))
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer to a prompt. `text` is what the model wrote, without the end-of-turn token.
+
+    `finish` is `stop` or `length`; `tokens` counts generated tokens; `logprob` is their summed log-probability in nats
+    at temperature 1, or None where the engine cannot say.
+    """
+
+    prompt_id: str
+    index: int
+    text: str
+    finish: str
+    tokens: int
+    logprob: float | None
+    made_by: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.prompt_id, self.index, self.text, self.made_by))
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one scorer says of one response; a response it cannot grade has no row."""
+
+    response_id: str
+    scorer: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A conversation to train on; the last message is the assistant's answer."""
+
+    messages: tuple[Message, ...]
+    capability: str
+    language: str = "en"
+    source: str = ""
+    tools: tuple[Tool, ...] = ()
+    reward: float | None = None
+    parents: tuple[str, ...] = ()
+    made_by: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.messages, self.tools))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, the better one first. `margin` is the difference of the scores that ranked them."""
+
+    prompt: tuple[Message, ...]
+    chosen: Message
+    rejected: Message
+    capability: str
+    language: str = "en"
+    source: str = ""
+    tools: tuple[Tool, ...] = ()
+    margin: float | None = None
+    prompt_id: str = ""
+    parents: tuple[str, ...] = ()
+    made_by: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.prompt, self.tools, self.chosen, self.rejected))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A prompt, its K responses, and for each scorer one value a response (None where it could not grade)."""
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+    scores: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+
+def gather(
+    prompts: Iterable[Prompt], responses: Iterable[Response], scores: Iterable[Score] = ()
+) -> list[Candidates]:
+    """Join the three tables by id. Prompts come in sorted id order, responses by index; prompts without any are left out."""
+    of_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        of_prompt.setdefault(response.prompt_id, []).append(response)
+    values: dict[str, dict[str, float]] = {}
+    for score in scores:
+        values.setdefault(score.scorer, {})[score.response_id] = score.value
+    joined = []
+    for prompt in sorted(prompts, key=lambda p: p.id):
+        answers = tuple(sorted(of_prompt.get(prompt.id, ()), key=lambda r: (r.index, r.id)))
+        if answers:
+            by_scorer = {name: tuple(v.get(r.id) for r in answers) for name, v in values.items()}
+            joined.append(Candidates(prompt, answers, by_scorer))
+    return joined
+
+
+def without_ids_of(prompts: Iterable[Prompt], seen: set[str]) -> list[Prompt]:
+    """The prompts whose id is not in `seen`, each once."""
+    kept: dict[str, Prompt] = {p.id: p for p in prompts if p.id not in seen}
+    return list(kept.values())
+
+
+def with_check(prompt: Prompt, check: Check | None) -> Prompt:
+    return replace(prompt, check=check)
+
+
+def texts(messages: Sequence[Message]) -> str:
+    """All contents in order, for hashing and search."""
+    return "\n".join(str(m.get("content") or "") for m in messages)

@@ -1,0 +1,91 @@
+"""Prompts computed once: prefill a batch of them and give each its rows of a cache with room to go on.
+
+Letters in shapes: R prompts, B rows (each prompt's samples or responses side by side), H key heads, P padded prompt
+length, T tokens so far, D head size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """One layer's keys and values in buffers allocated once, so that a step copies its own tokens and not the whole cache."""
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, room: int):
+        """Take `rows` (B,) of the (R, H, P, D) prompt keys and values, with room for `room` more tokens."""
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._room_BHTD = [_with_room(part, rows, keys.shape[-2] + room) for part in (keys, values)]
+        self._show(keys.shape[-2])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        for room, new in zip(self._room_BHTD, (key_states, value_states), strict=True):
+            room[:, :, start:end] = new
+        self._show(end)
+        return self.keys, self.values
+
+    def keep(self, rows: Tensor) -> None:
+        """Leave only `rows` (their numbers) in the batch."""
+        length = self.get_seq_length()
+        self._room_BHTD = [_with_room(room[:, :, :length], rows, room.shape[-2]) for room in self._room_BHTD]
+        self._show(length)
+
+    def _show(self, length: int) -> None:
+        self.keys, self.values = (room[:, :, :length] for room in self._room_BHTD)
+
+
+def _with_room(part: Tensor, rows: Tensor, length: int) -> Tensor:
+    buffer = part.new_empty((len(rows), part.shape[1], length, part.shape[3]))
+    buffer[:, :, : part.shape[2]] = part[rows]
+    return buffer
+
+
+@dataclass
+class Prefix:
+    """Rows that go on from their prompts. `mask` (B, P + room) is 1 where a token may be attended to; `lengths` (B,) are
+    the prompts' own; `output` is what the model said of the R prompts."""
+
+    output: Any
+    cache: Cache
+    mask: Tensor
+    lengths: Tensor
+    padded: bool
+
+    def attention(self, length: int) -> Tensor | None:
+        """The mask of the first `length` tokens, None where nothing is padded (cheaper)."""
+        return self.mask[:, :length] if self.padded else None
+
+    def keep(self, rows: Tensor) -> None:
+        """Leave only `rows` in the batch."""
+        for layer in self.cache.layers:
+            layer.keep(rows)
+        self.mask, self.lengths = self.mask[rows], self.lengths[rows]
+
+
+def prefill(
+    run: Callable[..., Any], prompts: Sequence[list[int]], copies: Sequence[int], room: int, pad_id: int, device: torch.device,
+    **options: Any,
+) -> Prefix:  # fmt: skip
+    """Run the prompts once, left-padded, and give prompt r `copies[r]` rows with room for `room` more tokens."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=device)
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    positions = torch.arange(longest, device=device) - (longest - lengths)[:, None]
+    mask = (positions >= 0).long()
+    padded = any(len(p) < longest for p in prompts)
+    cache = DynamicCache()
+    output = run(
+        input_ids=ids, attention_mask=mask if padded else None, position_ids=positions.clamp(min=0),
+        past_key_values=cache, use_cache=True, **options,
+    )  # fmt: skip
+    rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(copies, device=device))
+    layers = [RoomyLayer(layer.keys, layer.values, rows, room) for layer in cache.layers]
+    mask = torch.nn.functional.pad(mask, (0, room), value=1)[rows]
+    return Prefix(output, Cache(layers=layers), mask, lengths[rows], padded)

@@ -1,0 +1,1 @@
+"""Recipe → plan → run. Nothing here imports torch."""

@@ -1,0 +1,257 @@
+"""The plan: every stage of every round with its inputs, key and estimate, before anything runs.
+
+A stage's key = its module and version + its semantic config + its seed + the keys of its parents and the fingerprints
+of what comes from outside. So the whole plan has keys without running anything, and a finished artifact is found by key.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from posttrain.artifacts import JOURNAL, PART, Manifest, file_sha256, read_manifest
+from posttrain.config import Config, semantic
+from posttrain.data.rows import canonical_json
+from posttrain.errors import RecipeError, UserError
+from posttrain.rounds.recipe import Recipe, StageEntry
+from posttrain.rounds.sources import file_source, model_source
+from posttrain.stages import External, Size, StageSpec
+
+STORE = "store"
+"""Folder below the root that holds the artifacts under their keys."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One stage of one round in the plan."""
+
+    id: str
+    """`setup/heldout`, `round-1/sft`, `round-2/evaluate-dpo`."""
+    round: int
+    name: str
+    spec: StageSpec
+    config: Config
+    inputs: dict[str, Any]
+    """Name → Node, External, or a list of them."""
+    seed: int
+    size: Size
+    key: str
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.id.replace('/', '-')}-{self.key[:12]}"
+
+    @property
+    def parents(self) -> list["Node"]:
+        return [item for item in flat(self.inputs) if isinstance(item, Node)]
+
+    def provides(self, kind: str) -> bool:
+        return kind in self.spec.provides(self.config)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All nodes, in the order they run."""
+
+    recipe: Recipe
+    path: Path
+    nodes: tuple[Node, ...]
+    final: Node | None = None
+    """The checkpoint that the last round ends with."""
+
+
+def flat(inputs: Mapping[str, Any]) -> list[Any]:
+    """Every single input, lists opened."""
+    return [item for value in inputs.values() for item in (value if isinstance(value, list) else [value])]
+
+
+def make_plan(recipe: Recipe, path: Path) -> Plan:
+    """Wire all stages. Raises RecipeError with the recipe's faults and those that only wiring can find."""
+    scope = _Scope(recipe)
+    problems = list(recipe.problems)
+    for name, source in recipe.models.items():
+        try:
+            scope.externals[name] = model_source(name, source, recipe.tree.folders)
+        except UserError as error:
+            problems.append(f"{recipe.tree.where(('models', name))} {error}")
+            scope.externals[name] = External(source.path, "missing", Size())
+    for number, entries in enumerate((recipe.setup, *recipe.by_round)):
+        scope.begin(number)
+        for entry in entries:
+            try:
+                scope.add(entry)
+            except UserError as error:
+                problems.append(f"{recipe.tree.where(entry.keys)} {'.'.join(entry.keys)}: {error}")
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+    return Plan(recipe, path, tuple(scope.nodes), scope.end_of_round(recipe.rounds))
+
+
+class _Scope:
+    """What exists so far, as `posttrain.stages.Scope` says; grows as stages are added."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.externals: dict[str, External] = {}
+        self.nodes: list[Node] = []
+        self.round, self.name, self.instance = 0, "", ""
+
+    def begin(self, number: int) -> None:
+        self.round = number
+
+    def add(self, entry: StageEntry) -> None:
+        """Wire one stage, or each of its instances, and append it."""
+        self.name, self.instance = entry.name, ""
+        for instance in entry.spec.expand(entry.config, self) if entry.spec.expand else [""]:
+            self.instance = instance
+            wired = entry.spec.wire(entry.config, self)
+            inputs = {name: value for name, value in wired.items() if value is not None}
+            self.nodes.append(self._node(entry, inputs))
+
+    def _node(self, entry: StageEntry, inputs: dict[str, Any]) -> Node:
+        name = f"{entry.name}-{self.instance}" if self.instance else entry.name
+        place = f"round-{self.round}" if self.round else "setup"
+        seed = int(hashlib.sha256(f"{self.recipe.seed}:{place}:{name}".encode()).hexdigest()[:8], 16) % 2**31
+        sizes = {key: [i.size for i in v] if isinstance(v, list) else v.size for key, v in inputs.items()}
+        size = entry.spec.estimate(entry.config, sizes, self.recipe.machine)
+        key = _key(entry, inputs, seed, place)
+        return Node(f"{place}/{name}", self.round, name, entry.spec, entry.config, inputs, seed, size, key)
+
+    def newest(self, kind: str, optional: bool = False) -> Node | None:
+        found = [node for node in self.nodes if node.provides(kind)]
+        if not found and not optional:
+            raise UserError(f"needs {kind.replace('_', ' ')}, and no stage before it makes any")
+        return found[-1] if found else None
+
+    def this_round(self, kind: str) -> list[Node]:
+        return [node for node in self.nodes if node.round == self.round and node.provides(kind)]
+
+    def all_rounds(self, kind: str) -> list[Node]:
+        return [node for node in self.nodes if node.provides(kind)]
+
+    def model(self, name: str) -> Node | External:
+        if name == "previous":
+            before = [node for node in map(self.end_of_round, range(1, self.round)) if node]
+            return before[-1] if before else self.model("base")
+        made = [node for node in self.nodes if node.round == self.round and node.name == name and node.provides("checkpoint")]
+        if made:
+            return made[-1]
+        if name in self.externals:
+            return self.externals[name]
+        raise UserError(f"there is no model {name!r}: neither a checkpoint made before it in this round nor one of models: {', '.join(self.externals)}")
+
+    def file(self, path: str) -> External:
+        return file_source(path, self.recipe.tree.folders)
+
+    def end_of_round(self, number: int) -> Node | None:
+        """The last checkpoint made in a round."""
+        made = [node for node in self.nodes if node.round == number and node.provides("checkpoint")]
+        return made[-1] if made else None
+
+
+def _key(entry: StageEntry, inputs: dict[str, Any], seed: int, place: str) -> str:
+    def of(item: Any) -> Any:
+        return [of(i) for i in item] if isinstance(item, list) else item.key if isinstance(item, Node) else item.fingerprint
+
+    parts = [entry.spec.module, entry.spec.version, semantic(entry.config), seed, place, {k: of(v) for k, v in inputs.items()}]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
+
+
+def artifact(node: Node, root: Path) -> Path:
+    """Where the node's artifact stands, or will."""
+    return root / STORE / node.folder_name
+
+
+@cache
+def source_hash(module: str) -> str:
+    """Hash of a stage's own source, module and spec; `unknown` when it has no file."""
+    hashes = []
+    for name in (module, f"{module}_spec"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin or not Path(spec.origin).is_file():
+            return "unknown"
+        hashes.append(file_sha256(Path(spec.origin)))
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+def parents_record(node: Node, root: Path) -> dict[str, Any]:
+    """What a manifest says of its parents: key and content of artifacts, source and fingerprint of the rest."""
+
+    def of(item: Any) -> Any:
+        if isinstance(item, list):
+            return [of(i) for i in item]
+        if isinstance(item, External):
+            return {"source": item.source, "fingerprint": item.fingerprint}
+        manifest = read_manifest(artifact(item, root))
+        return {"key": item.key, "id": item.id, "content": manifest.content if manifest else None}
+
+    return {name: of(value) for name, value in node.inputs.items()}
+
+
+def state(node: Node, root: Path, plan: Plan) -> str:
+    """`reuse`, `run`, `resume` (some chunks are done), `code changed`, or `broken: …`.
+
+    Reused is a finished artifact of that key whose parents' recorded content is what is there.
+    """
+    folder = artifact(node, root)
+    try:
+        manifest = read_manifest(folder)
+    except UserError as error:
+        return f"broken: {error}"
+    if manifest is None:
+        part = folder.with_name(folder.name + PART)
+        return "resume" if any(part.glob(f"*{JOURNAL}")) else "run"
+    if not _parents_unchanged(node, manifest, root):
+        return "run"
+    if manifest.source_hash != source_hash(node.spec.module):
+        return "code changed"
+    return "reuse"
+
+
+def _parents_unchanged(node: Node, manifest: Manifest, root: Path) -> bool:
+    try:
+        return manifest.key == node.key and canonical_json(_contents(manifest.parents)) == canonical_json(_contents(parents_record(node, root)))
+    except UserError:
+        return False
+
+
+def _contents(parents: dict[str, Any]) -> dict[str, Any]:
+    """The content hashes and fingerprints alone: a moved model folder is the same model."""
+
+    def of(item: Any) -> Any:
+        return [of(i) for i in item] if isinstance(item, list) else item.get("content", item.get("fingerprint"))
+
+    return {name: of(value) for name, value in parents.items()}
+
+
+def runs(node_state: str, recipe: Recipe) -> bool:
+    """Whether a node in this state is to be computed."""
+    if node_state == "code changed":
+        return recipe.on_code_change == "rerun"
+    return node_state != "reuse"
+
+
+def as_dict(plan: Plan, root: Path) -> dict[str, Any]:
+    """The plan as JSON values, for `plan --json` and `plan.json`."""
+    return {
+        "name": plan.recipe.name,
+        "rounds": plan.recipe.rounds,
+        "root": str(root),
+        "final": plan.final.id if plan.final else None,
+        "stages": [_node_dict(node, root, plan) for node in plan.nodes],
+    }
+
+
+def _node_dict(node: Node, root: Path, plan: Plan) -> dict[str, Any]:
+    def of(item: Any) -> Any:
+        return [of(i) for i in item] if isinstance(item, list) else item.id if isinstance(item, Node) else item.source
+
+    return {
+        "id": node.id, "round": node.round, "name": node.name, "stage": node.spec.module, "key": node.key,
+        "seed": node.seed, "state": state(node, root, plan), "inputs": {k: of(v) for k, v in node.inputs.items()},
+        "config": node.config.model_dump(mode="json"),
+        "expected": {name: getattr(node.size, name) for name in ("rows", "responses", "tokens", "parameters", "memory", "seconds", "note")},
+    }  # fmt: skip

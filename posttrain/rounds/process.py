@@ -1,0 +1,140 @@
+"""The parent's end of the warm worker: starts it, sends orders, hears events, stops it, and says how it died."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from posttrain import errors
+from posttrain.errors import Interrupted, PosttrainError, StageFailed
+from posttrain.machine import Machine
+from posttrain.rounds.worker import Order
+
+STOP_SECONDS = 10.0
+"""How long a stage may take to reach a point where stopping is safe, before its worker is killed."""
+LOG_LINES = 12
+"""Last lines of a log that a failure shows."""
+ENDINGS = ("done", "interrupted", "error")
+
+Hear = Callable[[dict[str, Any]], None]
+
+
+class Worker:
+    """One worker process. After an error or a death it is closed; the caller starts a new one."""
+
+    def __init__(self, machine: Machine, log: Path):
+        self.log = log
+        with open(log, "ab") as handle:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "posttrain.rounds.worker"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=handle,
+                env=_environment(machine), start_new_session=True, text=True, encoding="utf-8",
+            )  # fmt: skip
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        assert self._process.stdout is not None
+        threading.Thread(target=_listen, args=(self._process.stdout, self._events), daemon=True).start()
+
+    def perform(self, order: Order, hear: Hear) -> dict[str, Any]:
+        """Run one stage and return its `done` event. Raises what the stage raised, or StageFailed when the worker dies."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died; the end of its events says so below
+        event = self._until_ending(hear)
+        if event is None:
+            raise self._death(order)
+        if event["event"] == "done":
+            return event
+        if event["event"] == "interrupted":
+            raise Interrupted("the worker was asked to stop")
+        raise _as_exception(order, event)
+
+    def stop(self, hear: Hear) -> None:
+        """Ask the running stage to stop where that is safe; kill the worker when it takes too long."""
+        try:
+            self._process.terminate()
+            self._until_ending(hear, STOP_SECONDS)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the process. What it has finished is on disk."""
+        self._process.kill()
+        self._process.wait()
+
+    def _until_ending(self, hear: Hear, seconds: float | None = None) -> dict[str, Any] | None:
+        """Events up to the one that ends the stage; None when the worker died, or did not answer within `seconds`."""
+        while True:
+            try:
+                event = self._events.get(timeout=seconds)
+            except queue.Empty:
+                return None
+            if event is None or event["event"] in ENDINGS:
+                return event
+            hear(event)
+
+    def _death(self, order: Order) -> StageFailed:
+        code = self._process.wait()
+        log = Path(order.part) / "stage.log"
+        log = log if log.is_file() and log.stat().st_size else self.log
+        if code < 0:
+            how = f"its process was ended by {signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                how += " (when nobody sent that, the machine ran out of memory)"
+        else:
+            how = f"its process ended with exit code {code}"
+        return StageFailed(f"{order.id}: {how}; the same command goes on{last_lines(log)}\n  log {log}")
+
+
+def _as_exception(order: Order, event: dict[str, Any]) -> PosttrainError:
+    kind, message = event["kind"], f"{order.id}: {event['message']}"
+    if kind == "StageFailed":
+        log = Path(order.part) / "stage.log"
+        return StageFailed(f"{message}{last_lines(log)}\n  log {log}")
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, PosttrainError) and found is not errors.RecipeError:
+        return found(message)
+    return errors.UserError(message)
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, indented below a message; empty when there is none."""
+    try:
+        with open(log, encoding="utf-8", errors="replace") as handle:
+            lines = [line.rstrip() for line in deque(handle, LOG_LINES)]
+    except OSError:
+        return ""
+    return "".join(f"\n  | {line}" for line in lines)
+
+
+def _listen(stdout: IO[str], events: "queue.Queue[dict[str, Any] | None]") -> None:
+    for line in stdout:
+        try:
+            events.put(json.loads(line))
+        except ValueError:
+            break  # a line torn by the death of the process
+    events.put(None)
+
+
+def _environment(machine: Machine) -> dict[str, str]:
+    """Threads as the machine section says; waiting threads sleep, because spinning ones slow a busy machine a hundredfold."""
+    threads = str(machine.threads or os.cpu_count() or 1)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": threads,
+        "GOMP_SPINCOUNT": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

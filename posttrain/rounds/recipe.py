@@ -1,0 +1,267 @@
+"""A recipe: strictly typed, all its faults reported at once, with line and nearest valid key."""
+
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from posttrain.config import Config
+from posttrain.errors import RecipeError, UserError
+from posttrain.machine import Machine
+from posttrain.rounds.tree import Keys, Tree, load_tree, merge
+from posttrain.stages import StageSpec, load_spec
+
+STAGES = {
+    "heldout": "synth.heldout",
+    "read": "posttrain.data.read",
+    "synthesize": "synth.generate",
+    "sample": "reward.sample",
+    "annotate": "reward.annotate",
+    "reward": "reward.train",
+    "score": "reward.score",
+    "select": "reward.select",
+    "mix": "posttrain.data.mix",
+    "sft": "posttrain.train.sft",
+    "dpo": "posttrain.train.dpo",
+    "average": "posttrain.train.average",
+    "evaluate": "eval.run",
+    "gate": "eval.gate",
+}
+"""What a stage's key means without a `stage:` of its own."""
+
+
+class ModelSource(Config):
+    """Where a model comes from; in YAML a plain string is its path."""
+
+    path: str
+    """`tiny/base` and `tiny/teacher` come with the package; else a folder (seen from the recipe), else a hub name."""
+    revision: str | None = None
+    """Commit or tag of a hub model; None takes what the hub serves, and the plan says that it is not pinned."""
+    parameters: int = Field(0, ge=0)
+    """For estimates only, where neither config.json nor a size in the name (`8B`) tells; 0 asks those."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class RecipeFile(Config):
+    """The keys of a recipe. `setup` and `round` map stage names to their configs, in the order they run."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Also the name of the default root, `runs/<name>`."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Every stage's seed is derived from it."""
+    models: dict[str, ModelSource] = Field(min_length=1)
+    """`base` is what round 1 starts from; the others are named by stages."""
+    prompts: dict[str, dict[str, Any]] = {}
+    """The prompt pool by capability: given to every stage that has a `prompts` field."""
+    setup: dict[str, dict[str, Any]] = {}
+    """Stages that run once, before the rounds."""
+    round: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Stages of each round."""
+    rounds: int = Field(1, ge=1, le=100)
+    """How many rounds."""
+    overrides: dict[int, dict[str, dict[str, Any] | None]] = {}
+    """Round number → stage → what differs there; a null stage is left out of that round."""
+    machine: Machine = Machine()
+    """What it runs on; changes no result's key."""
+    on_code_change: Literal["reuse", "rerun"] = "reuse"
+    """What to do with a finished stage whose source code has changed since."""
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """One stage of one round, resolved."""
+
+    name: str
+    spec: StageSpec
+    config: Config
+    keys: Keys
+    """Where it stands in the recipe, for messages."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that has passed all checks that need no files."""
+
+    name: str
+    seed: int
+    models: dict[str, ModelSource]
+    rounds: int
+    machine: Machine
+    on_code_change: Literal["reuse", "rerun"]
+    setup: tuple[StageEntry, ...]
+    by_round: tuple[tuple[StageEntry, ...], ...]
+    """Stages of round 1, of round 2, …"""
+    tree: Tree
+    problems: tuple[str, ...] = ()
+    """Faults found so far, when the caller wants to add the plan's before raising them all."""
+
+
+def load_recipe(path: Path, sets: list[str] | None = None) -> Recipe:
+    """Read and check a recipe. Faults of single values are kept in `problems` where the rest can still be planned.
+
+    Raises RecipeError or UserError when it cannot.
+    """
+    tree = load_tree(path, sets or [])
+    problems: list[str] = []
+    file = _validate(RecipeFile, tree.values, (), tree, problems)
+    if file is None:
+        raise RecipeError(problems)
+    for number in file.overrides:
+        if not 1 <= number <= file.rounds:
+            problems.append(f"{tree.where(('overrides', str(number)))} overrides.{number}: there is no such round")
+    setup = _entries(file.setup, {}, "setup", file, tree, problems)
+    by_round = []
+    for number in range(1, file.rounds + 1):
+        changes = file.overrides.get(number, {})
+        for stage in changes.keys() - file.round.keys():
+            keys = ("overrides", str(number), stage)
+            problems.append(f"{tree.where(keys)} {'.'.join(keys)}: unknown stage{_nearest(stage, list(file.round))}")
+        by_round.append(_entries(file.round, changes, "round", file, tree, problems, str(number)))
+    return Recipe(
+        file.name, file.seed, dict(file.models), file.rounds, file.machine, file.on_code_change,
+        setup, tuple(by_round), tree, tuple(dict.fromkeys(problems)),
+    )  # fmt: skip
+
+
+def _entries(
+    stages: dict[str, dict[str, Any]], changes: dict[str, dict[str, Any] | None], section: str,
+    file: RecipeFile, tree: Tree, problems: list[str], number: str = "",
+) -> tuple[StageEntry, ...]:  # fmt: skip
+    entries = []
+    for name, values in stages.items():
+        change = changes.get(name, {})
+        if change is None:
+            continue
+        resolved = _copy(values)
+        merge(resolved, _copy(change))
+        module = resolved.pop("stage", STAGES.get(name))
+        keys = (section, name)
+        if not isinstance(module, str):
+            problems.append(f"{tree.where(keys)} {section}.{name}: unknown stage{_nearest(name, list(STAGES))}")
+            continue
+        try:
+            spec = load_spec(module)
+        except UserError as error:
+            problems.append(f"{tree.where(keys)} {section}.{name}: {error}")
+            continue
+        if "prompts" in spec.Config.model_fields:
+            resolved["prompts"] = _merged(file.prompts, resolved.get("prompts", {}))
+        entry = _entry(name, spec, resolved, keys, number if change else "", tree, problems)
+        entries += [entry] if entry else []
+    return tuple(entries)
+
+
+def _entry(
+    name: str, spec: StageSpec, values: dict[str, Any], keys: Keys, number: str, tree: Tree, problems: list[str]
+) -> StageEntry | None:
+    found: list[str] = []
+    config = _validate(spec.Config, values, keys, tree, found, ("overrides", number, name) if number else ())
+    problems += found
+    return StageEntry(name, spec, config, keys) if config is not None else None
+
+
+def _merged(base: dict[str, Any], changes: Any) -> dict[str, Any]:
+    result = _copy(base)
+    merge(result, _copy(changes) if isinstance(changes, dict) else {})
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+Model = typing.TypeVar("Model", bound=BaseModel)
+
+
+def _validate(
+    model: type[Model], values: dict[str, Any], at: Keys, tree: Tree, problems: list[str], override: Keys = ()
+) -> Model | None:
+    """Check values against a model. Faulty optional keys are reported, dropped, and the rest is checked again."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+    except RecursionError:
+        problems.append(f"{tree.where(at)} {'.'.join(at)}: nested too deeply")
+        return None
+    for fault in faults:
+        problems.append(_describe(model, fault, at, tree, override))
+    reduced = _copy(values)
+    for fault in faults:
+        _drop(reduced, fault["loc"])
+    try:
+        return model.model_validate(reduced)
+    except (ValidationError, RecursionError):
+        return None
+
+
+def _describe(model: type[BaseModel], fault: Any, at: Keys, tree: Tree, override: Keys) -> str:
+    keys = tuple(str(part) for part in fault["loc"])
+    place = (*at, *keys)
+    if override and (*override, *keys) in tree.lines:
+        place = (*override, *keys)
+    elif at and keys[:1] == ("prompts",):
+        place = keys
+    path = ".".join(place)
+    if fault["type"] == "extra_forbidden":
+        return f"{tree.where(place)} {path}: unknown key{_nearest(keys[-1], _valid_keys(model, fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"{tree.where(place)} {path}: is missing"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{tree.where(place)} {path}: {message}, got {_short(fault['input'])}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(key: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(key, valid, 1, 0.5)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; valid are {', '.join(valid)}" if valid else ""
+
+
+def _valid_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """The field names of the model at `loc` below `model`; empty where it is not a model."""
+    for part in loc:
+        model = _below(model, part)
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _below(model: Any, part: Any) -> Any:
+    if _is_model(model):
+        field = model.model_fields.get(part)
+        return field.annotation if field else None
+    for option in typing.get_args(model):
+        if typing.get_origin(model) in (typing.Union, types.UnionType):
+            inner = _below(option, part)
+            if inner is not None:
+                return inner
+    return typing.get_args(model)[-1] if typing.get_origin(model) in (dict, list, tuple) else None
+
+
+def _is_model(model: Any) -> bool:
+    return isinstance(model, type) and issubclass(model, BaseModel)
+
+
+def _drop(values: Any, loc: tuple[Any, ...]) -> None:
+    """Remove the faulty value, or the nearest one above it that exists."""
+    for part in loc[:-1]:
+        if not (isinstance(values, dict) and part in values and isinstance(values[part], dict)):
+            break
+        values = values[part]
+        loc = loc[1:]
+    if isinstance(values, dict) and loc:
+        values.pop(loc[0], None)

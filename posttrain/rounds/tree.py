@@ -1,0 +1,180 @@
+"""YAML to plain values that remember their lines; parents by `extends:`, changes by `--set`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posttrain.errors import RecipeError, UserError
+from posttrain.rounds.shipped import find_recipe
+
+MAX_NODES = 20_000
+"""Values a recipe may hold once its aliases are expanded; the shipped ones have under 200."""
+MAX_DEPTH = 30
+MAX_FILE_BYTES = 1 << 20
+
+PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge")
+
+Keys = tuple[str, ...]
+
+
+@dataclass
+class Tree:
+    """A merged recipe: `values` as plain Python, `lines` from a key's path to where it was written (`file:line`)."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Keys, str] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
+    """Of the recipe and its parents, nearest first: where files it names are looked for."""
+
+    def where(self, keys: Keys) -> str:
+        """The place of the key, or of the nearest one above it that was written somewhere."""
+        for end in range(len(keys), -1, -1):
+            if keys[:end] in self.lines:
+                return self.lines[keys[:end]]
+        return "recipe"
+
+
+def load_tree(path: Path, sets: list[str]) -> Tree:
+    """Read a recipe with its parents, then apply `--set a.b.c=value` in order. Raises RecipeError or UserError."""
+    tree = _with_parents(path, ())
+    for assignment in sets:
+        _assign(tree, assignment)
+    return tree
+
+
+def _with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
+    path = path.resolve()
+    if path in children:
+        raise UserError(f"{path.name}: `extends` goes in a circle: {' → '.join(p.parent.name for p in (*children, path))}")
+    own = read_yaml(path)
+    parent_name = own.values.pop("extends", None)
+    if parent_name is None:
+        return own
+    if not isinstance(parent_name, str):
+        raise RecipeError([f"{own.where(('extends',))} extends: expected the name or path of a recipe, got {parent_name!r}"])
+    tree = _with_parents(find_recipe(parent_name, path.parent), (*children, path))
+    tree.folders.insert(0, path.parent)
+    merge(tree.values, own.values)
+    tree.lines.update(own.lines)
+    return tree
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Lay `changes` over `base` in place: mappings key by key, anything else replaces. Null takes a key away."""
+    for key, value in changes.items():
+        if value is None:
+            base.pop(key, None)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def read_yaml(path: Path) -> Tree:
+    """One file, without its parents."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes is too large for a recipe (limit {MAX_FILE_BYTES:,})")
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a recipe ({error})") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError([_yaml_problem(path, error)]) from error
+    tree = Tree(folders=[path.parent])
+    problems: list[str] = []
+    values = _Builder(path.name, tree, problems).build(root, ()) if root else {}
+    if not problems and not isinstance(values, dict):
+        problems.append(f"{path.name}:1: a recipe is a mapping of keys, got {type(values).__name__}")
+    if problems:
+        raise RecipeError(problems)
+    tree.values = values
+    return tree
+
+
+def _yaml_problem(path: Path, error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark else ""
+    reason = getattr(error, "problem", None) or str(error) or type(error).__name__
+    return f"{path.name}{line}: not valid YAML: {reason}"
+
+
+class _Builder:
+    """Walks composed YAML nodes: refuses duplicate keys, too deep and too large documents, and notes lines."""
+
+    def __init__(self, file: str, tree: Tree, problems: list[str]):
+        self.file, self.tree, self.problems = file, tree, problems
+        self.scalars = yaml.SafeLoader("")
+        self.count = 0
+
+    def build(self, node: yaml.Node, keys: Keys) -> Any:
+        self.count += 1
+        place = f"{self.file}:{node.start_mark.line + 1}"
+        self.tree.lines.setdefault(keys, place)
+        if self.count > MAX_NODES or len(keys) > MAX_DEPTH:
+            if self.count <= MAX_NODES + 1 and not self.problems:
+                self.problems.append(f"{place}: too deep or too large for a recipe")
+            return None
+        if node.tag.rpartition(":")[2] not in PLAIN_TAGS:
+            self.problems.append(f"{place}: the tag {node.tag} is not for recipes")
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return dict(self._pairs(node, keys))
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(item, (*keys, str(index))) for index, item in enumerate(node.value)]
+        return self._scalar(node, place)
+
+    def _pairs(self, node: yaml.MappingNode, keys: Keys) -> Iterator[tuple[str, Any]]:
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            place = f"{self.file}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(f"{place}: a key must be a plain word")
+                continue
+            key = key_node.value
+            if key in seen:
+                self.problems.append(f"{place} {'.'.join((*keys, key))}: stands twice")
+            seen.add(key)
+            self.tree.lines[(*keys, key)] = place
+            yield key, self.build(value_node, (*keys, key))
+
+    def _scalar(self, node: yaml.Node, place: str) -> Any:
+        try:
+            value = self.scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            self.problems.append(f"{place}: {node.value!r}: {getattr(error, 'problem', None) or error}")
+            return None
+        return _float_if_scientific(value)
+
+
+def _float_if_scientific(value: Any) -> Any:
+    """YAML 1.1 reads `1e-5` as text; a recipe means the number."""
+    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _assign(tree: Tree, assignment: str) -> None:
+    path, equals, text = assignment.partition("=")
+    keys = tuple(path.strip().split("."))
+    if not equals or not all(keys):
+        raise UserError(f"--set {assignment!r}: expected a.b.c=value")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        problems: list[str] = []
+        value = _Builder("--set", Tree(), problems).build(node, ()) if node else None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"--set {assignment!r}: the value is not valid YAML ({error})") from error
+    if problems:
+        raise RecipeError(problems)
+    changes: dict[str, Any] = {keys[-1]: value}
+    for key in reversed(keys[:-1]):
+        changes = {key: changes}
+    merge(tree.values, changes)
+    tree.lines[keys] = f"--set {path.strip()}"

@@ -1,0 +1,37 @@
+"""Supervised fine-tuning on the rows of a mix: cross entropy on the answer's tokens (Llama 3, 4.1.3)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from posttrain.machine import Machine
+from posttrain.stages import Scope, Size, StageSpec
+from posttrain.train.settings import TrainingConfig, data_size, training_size
+
+
+class SftConfig(TrainingConfig):
+    """The prompt is context only; the answer and its end-of-turn token are trained."""
+
+    init: str = "base"
+    """What it starts from: `base` (the paper: each round anew from the pre-trained model), `previous`, or a key of `models:`."""
+
+
+def wire(config: SftConfig, scope: Scope) -> dict[str, Any]:
+    """The newest mix of this round, else all rows of this round, else the newest rows there are."""
+    mixes, rows = scope.this_round("sft_data"), scope.this_round("rows")
+    data = mixes[-1:] or rows or [scope.newest("rows")]
+    return {"data": data, "init": scope.model(config.init)}
+
+
+def estimate(config: SftConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
+    rows, tokens = data_size(sizes, "data")
+    return training_size(config, rows, tokens, sizes["init"].parameters, machine, f"starts from {config.init}")
+
+
+SPEC = StageSpec(
+    module="posttrain.train.sft",
+    version=1,
+    Config=SftConfig,
+    provides=lambda config: ("checkpoint",),
+    wire=wire,
+    estimate=estimate,
+)

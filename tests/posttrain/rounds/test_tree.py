@@ -1,0 +1,76 @@
+"""YAML with lines, parents and assignments."""
+
+from pathlib import Path
+
+import pytest
+
+from posttrain.errors import RecipeError, UserError
+from posttrain.rounds.tree import load_tree, merge
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_child_changes_its_parent_in_place_and_null_removes(tmp_path: Path) -> None:
+    write(tmp_path, "parent.yaml", "name: p\nround:\n  sample: {k: 8, t: 1}\n  dpo: {beta: 0.1}\n")
+    child = write(tmp_path, "child.yaml", "extends: parent.yaml\nname: c\nround:\n  sample: {k: 4}\n  dpo: null\n")
+    tree = load_tree(child, [])
+    assert tree.values == {"name": "c", "round": {"sample": {"k": 4, "t": 1}}}
+    assert tree.where(("round", "sample", "k")) == "child.yaml:4"
+    assert tree.where(("round", "sample", "t")) == "parent.yaml:3"
+
+
+def test_set_replaces_one_value_and_reads_numbers_as_people_write_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "r.yaml", "a: {b: 1e-5, c: 2}\n")
+    tree = load_tree(path, ["a.b=3e-4", "a.d.e=[1, 2]"])
+    assert tree.values == {"a": {"b": 3e-4, "c": 2, "d": {"e": [1, 2]}}}
+    assert tree.where(("a", "b")) == "--set a.b"
+
+
+def test_scientific_numbers_need_no_dot(tmp_path: Path) -> None:
+    assert load_tree(write(tmp_path, "r.yaml", "lr: 1e-5\nname: e5x\n"), []).values == {"lr": 1e-5, "name": "e5x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\na: 2\n", "r.yaml:2 a: stands twice"),
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "a recipe is a mapping of keys, got list"),
+        ("? [1, 2]\n: 3\n", "a key must be a plain word"),
+        ("a: 2024-99-99\n", "r.yaml:1"),
+        ("a: !!python/object/apply:os.system [ls]\n", "r.yaml:1: the tag"),
+        ("{" * 2000, "not valid YAML"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_with_its_place(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_tree(write(tmp_path, "r.yaml", text), [])
+    assert says in str(caught.value)
+
+
+def test_a_billion_laughs_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    with pytest.raises(RecipeError, match="too deep or too large"):
+        load_tree(write(tmp_path, "r.yaml", "\n".join(lines)), [])
+
+
+def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "extends: b.yaml\n")
+    with pytest.raises(UserError, match="circle"):
+        load_tree(write(tmp_path, "b.yaml", "extends: a.yaml\n"), [])
+
+
+def test_set_without_a_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected a\.b\.c=value"):
+        load_tree(write(tmp_path, "r.yaml", "a: 1\n"), ["a.b"])
+
+
+def test_merge_replaces_lists_whole() -> None:
+    base = {"a": [1, 2], "b": {"c": 1}}
+    merge(base, {"a": [3], "b": {"d": None}})
+    assert base == {"a": [3], "b": {"c": 1}}
