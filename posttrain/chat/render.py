@@ -51,8 +51,8 @@ class Renderer:
 
     `eot_id` ends an assistant turn, `stop_ids` is all that ends one (also `<|eom_id|>` where the tokenizer has it),
     `pad_id` is another token than these. Raises UserError when the tokenizer has no template, no generation markers or
-    no padding token of its own, and when the template prints today's date, writes two BOS, trains no end of turn, breaks
-    the prompt's prefix, or gives other ids here than in `apply_chat_template`.
+    no padding token of its own, and when the template prints today's date, writes two BOS, trains no end of turn,
+    breaks the prompt's prefix, or gives other ids here than in `apply_chat_template`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
@@ -117,6 +117,8 @@ class Renderer:
         if len(before) != len(turns) + 1:
             raise UserError(f"{self._template_name} marks {len(before) - 1} of {len(turns)} assistant turns; mend it")
         first = 0 if train == "all" else len(turns) - 1
+        if turns[first] == 0:
+            raise UserError("a conversation begins with an answer to train on; put the prompt before it")
         for span in range(first, len(turns)):
             if OPEN.join(before[: span + 1]) != self._text(ready[: turns[span]], safe_tools, ask=True):
                 raise UserError(f"with {self._template_name} the prompt is no prefix of the conversation; mend it")

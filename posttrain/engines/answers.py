@@ -32,7 +32,8 @@ def answer_prompts(
     finished = 0
     for name, members in chunks.items():
         if name not in done:
-            done.append(name, [asdict(response) for response in _answer(job, engine, members, sampling, model, journal)])
+            answers = _answer(job, engine, members, sampling, model, journal)
+            done.append(name, [asdict(response) for response in answers])
         finished += len(members)
         tokens = sum(record["tokens"] for record in done.chunks[name])
         job.tokens += tokens

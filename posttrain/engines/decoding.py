@@ -5,16 +5,17 @@ Letters in shapes: B rows, V vocabulary, N new tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from posttrain.engines.prefix import prefill
+from posttrain.engines.prefix import Prefix, prefill
 from posttrain.engines.protocol import Sampling
 
 COMPACT_BELOW = 0.8
-"""Finished rows are computed along until fewer than this share of the batch is alive; then they are cut out of the cache."""
+"""Finished rows are computed along until fewer than this share of the batch goes on; then they leave the cache."""
 
 
 @dataclass
@@ -26,63 +27,70 @@ class Draft:
     stopped: bool = False
 
 
-@torch.inference_mode()
 def decode(
-    model: Any, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int],
+    model: Any,
+    prompts: Sequence[list[int]],
+    seeds: Sequence[Sequence[int]],
+    sampling: Sampling,
+    stop_ids: Sequence[int],
     pad_id: int,
-) -> list[list[Draft]]:  # fmt: skip
+) -> list[list[Draft]]:
     """Continue each prompt once for each of its seeds; the prompt itself is computed once.
 
     Returns the drafts of each prompt in the order of its seeds. Noise depends on a row's seed alone, so other rows in
     the batch change a draft only where rounding moves a probability across its random number.
     """
-    copies = [len(s) for s in seeds]
-    prefix = prefill(model, prompts, copies, sampling.max_new_tokens, pad_id, model.device, logits_to_keep=1)
-    drafts = [Draft() for _ in range(sum(copies))]
-    noise_BN = _noise([seed for group in seeds for seed in group], sampling, model.device)
-    rows = list(range(len(drafts)))
-    logits_BV = prefix.output.logits[:, -1].repeat_interleave(torch.tensor(copies, device=model.device), dim=0)
-    length = max(map(len, prompts))
-    stops = set(stop_ids)
+    copies = [len(own) for own in seeds]
+    with torch.inference_mode():
+        prefix = prefill(model, prompts, copies, sampling.max_new_tokens, pad_id, model.device, logits_to_keep=1)
+        noise_BN = _noise([seed for own in seeds for seed in own], sampling, model.device)
+        drafts = _steps(model, prefix, noise_BN, sampling, frozenset(stop_ids))
+    return [drafts[end - count : end] for end, count in zip(accumulate(copies), copies, strict=True)]
+
+
+def _steps(model: Any, prefix: Prefix, noise_BN: Tensor, sampling: Sampling, stops: frozenset[int]) -> list[Draft]:
+    """Step until every row has ended or has all its tokens; `running` are the rows still in the batch."""
+    drafts = [Draft() for _ in range(len(noise_BN))]
+    running = drafts
+    logits_BV = prefix.output.logits[prefix.rows, -1]
     for step in range(sampling.max_new_tokens):
-        tokens_B, logprobs_B = pick(logits_BV, None if noise_BN is None else noise_BN[:, step], sampling)
-        for row, token, logprob in zip(rows, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
-            draft = drafts[row]
-            if not draft.stopped:
-                draft.ids.append(token)
-                draft.logprob += logprob
-                draft.stopped = token in stops
-        alive = [place for place, row in enumerate(rows) if not drafts[row].stopped]
-        if not alive or step + 1 == sampling.max_new_tokens:
+        tokens_B, logprobs_B = pick(logits_BV, noise_BN[:, step], sampling)
+        _write_down(running, tokens_B, logprobs_B, stops)
+        going = [place for place, draft in enumerate(running) if not draft.stopped]
+        if not going or step + 1 == sampling.max_new_tokens:
             break
-        if len(alive) < COMPACT_BELOW * len(rows):
-            kept = torch.tensor(alive, device=model.device)
+        if len(going) < COMPACT_BELOW * len(running):
+            kept = torch.tensor(going, device=tokens_B.device)
             prefix.keep(kept)
-            tokens_B, noise_BN = tokens_B[kept], None if noise_BN is None else noise_BN[kept]
-            rows = [rows[place] for place in alive]
-        length += 1
-        logits_BV = model(
-            input_ids=tokens_B[:, None], attention_mask=prefix.attention(length), position_ids=(prefix.lengths + step)[:, None],
-            past_key_values=prefix.cache, use_cache=True,
-        ).logits[:, -1]  # fmt: skip
-    ends = torch.tensor(copies).cumsum(0).tolist()
-    return [drafts[end - count : end] for end, count in zip(ends, copies, strict=True)]
+            running = [running[place] for place in going]
+            tokens_B, noise_BN = tokens_B[kept], noise_BN[kept]
+        positions_B = prefix.lengths + step
+        logits_BV = prefix.go_on(model, tokens_B[:, None], positions_B[:, None]).logits[:, -1]
+    return drafts
 
 
-def _noise(seeds: Sequence[int], sampling: Sampling, device: torch.device) -> Tensor | None:
-    """A uniform number for every row and step (B, N), each row from its own seed; None for greedy."""
-    if sampling.temperature == 0:
-        return None
-    rows = [
-        torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds
-    ]
-    return torch.stack(rows).to(device)
+def _write_down(running: list[Draft], tokens_B: Tensor, logprobs_B: Tensor, stops: frozenset[int]) -> None:
+    for draft, token, logprob in zip(running, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
+        if not draft.stopped:
+            draft.ids.append(token)
+            draft.logprob += logprob
+            draft.stopped = token in stops
 
 
-def pick(logits_BV: Tensor, noise_B: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Next tokens (B,) and their log-probabilities at temperature 1 (B,): the likeliest, or by inverse distribution function."""
+def _noise(seeds: Sequence[int], sampling: Sampling, device: torch.device) -> Tensor:
+    """A uniform number for every row and step (B, N), each row from its own seed."""
+    steps = sampling.max_new_tokens
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.rand(steps, generator=own, dtype=torch.float64) for own in generators]).to(device)
+
+
+def pick(logits_BV: Tensor, noise_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Next tokens (B,) and their log-probabilities at temperature 1 (B,).
+
+    The likeliest at temperature 0; else where the distribution function passes the row's uniform number.
+    """
     logits_BV = logits_BV.float()
-    if noise_B is None:
+    if sampling.temperature == 0:
         tokens_B = logits_BV.argmax(-1)
     else:
         probs_BV = torch.softmax(logits_BV / sampling.temperature, -1, dtype=torch.float64)
@@ -99,6 +107,6 @@ def pick(logits_BV: Tensor, noise_B: Tensor | None, sampling: Sampling) -> tuple
 
 def nucleus(probs_BV: Tensor, top_p: float) -> Tensor:
     """Zero all but the fewest likeliest tokens whose probabilities reach `top_p` (Holtzman et al. 2020, 1904.09751)."""
-    ordered_BV, order_BV = probs_BV.sort(-1, descending=True, stable=True)
+    ordered_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)
     before_BV = ordered_BV.cumsum(-1) - ordered_BV
     return torch.zeros_like(probs_BV).scatter(-1, order_BV, ordered_BV.where(before_BV < top_p, 0.0))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
 
 from posttrain.chat import Renderer
 from posttrain.errors import UserError
@@ -43,8 +44,8 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
-def load_model(path: str | Path, machine: Machine, kind: Kind = "causal") -> Loaded:
-    """Load safetensors weights and tokenizer of a folder or hub name.
+def load_model(path: str | Path, machine: Machine, kind: Kind = "causal", dtype: torch.dtype | None = None) -> Loaded:
+    """Load safetensors weights and tokenizer of a folder or hub name, in `dtype` or else that of `choose_dtype`.
 
     `causal` is a language model, `reward` a sequence classifier with one label. Raises UserError for a folder that is
     missing or lacks config.json or safetensors, for weights that are broken or lack a tensor, for a tokenizer that
@@ -55,14 +56,15 @@ def load_model(path: str | Path, machine: Machine, kind: Kind = "causal") -> Loa
     device = choose_device(machine)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     options: dict[str, Any] = {} if kind == "causal" else {"num_labels": 1}
+    transformers_logging.disable_progress_bar()
     try:
         model, info = auto.from_pretrained(
-            str(path), dtype=choose_dtype(device), use_safetensors=True, trust_remote_code=False,
+            str(path), dtype=dtype or choose_dtype(device), use_safetensors=True, trust_remote_code=False,
             output_loading_info=True, **options,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the model of {path} cannot be loaded ({reason}); check config.json and the weights") from error
+        raise UserError(f"the model of {path} cannot be loaded ({reason}); mend config.json or the weights") from error
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         wanted = "a language model" if kind == "causal" else "a reward model (one-label sequence classifier)"
@@ -83,7 +85,7 @@ def check_folder(path: str | Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"model {path} has no config.json; name a checkpoint folder in Hugging Face format")
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"model {path} has no *.safetensors; save it with save_pretrained (pickled weights are not read)")
+        raise UserError(f"model {path} has no *.safetensors; save it with save_pretrained (pickles are not read)")
 
 
 def check_vocabulary(path: str | Path, model: Any, renderer: Renderer) -> None:
@@ -91,5 +93,6 @@ def check_vocabulary(path: str | Path, model: Any, renderer: Renderer) -> None:
     rows, tokens = model.get_input_embeddings().num_embeddings, len(renderer.tokenizer)
     if tokens > rows:
         raise UserError(
-            f"the tokenizer of {path} has {tokens:,} tokens but the model's embedding {rows:,} rows; use the model's own tokenizer"
+            f"the tokenizer of {path} has {tokens:,} tokens but the model's embedding {rows:,} rows; "
+            "use the model's own tokenizer"
         )

@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
 class RoomyLayer(DynamicLayer):
-    """One layer's keys and values in buffers allocated once, so that a step copies its own tokens and not the whole cache."""
+    """One layer's keys and values in buffers allocated once: a step copies its own tokens, not the whole cache."""
 
     def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, room: int):
         """Take `rows` (B,) of the (R, H, P, D) prompt keys and values, with room for `room` more tokens."""
@@ -49,43 +49,60 @@ def _with_room(part: Tensor, rows: Tensor, length: int) -> Tensor:
 
 @dataclass
 class Prefix:
-    """Rows that go on from their prompts. `mask` (B, P + room) is 1 where a token may be attended to; `lengths` (B,) are
-    the prompts' own; `output` is what the model said of the R prompts."""
+    """Rows that go on from their prompts.
+
+    `rows` (B,) says which prompt each row began with; `mask` (B, P + room) is 1 where a token may be attended to, None
+    where nothing is padded (cheaper); `lengths` (B,) are the prompts' own; `output` is what the model said of them.
+    """
 
     output: Any
     cache: Cache
-    mask: Tensor
+    rows: Tensor
     lengths: Tensor
-    padded: bool
+    mask: Tensor | None
 
-    def attention(self, length: int) -> Tensor | None:
-        """The mask of the first `length` tokens, None where nothing is padded (cheaper)."""
-        return self.mask[:, :length] if self.padded else None
+    def go_on(self, run: Callable[..., Any], ids: Tensor, positions: Tensor) -> Any:
+        """What the model says of the next ids (B, N) of every row; they become part of the cache."""
+        end = self.cache.get_seq_length() + ids.shape[1]
+        mask = None if self.mask is None else self.mask[:, :end]
+        return run(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, use_cache=True
+        )
 
-    def keep(self, rows: Tensor) -> None:
-        """Leave only `rows` in the batch."""
+    def keep(self, places: Tensor) -> None:
+        """Leave only the rows at `places` in the batch."""
         for layer in self.cache.layers:
-            layer.keep(rows)
-        self.mask, self.lengths = self.mask[rows], self.lengths[rows]
+            layer.keep(places)
+        self.rows, self.lengths = self.rows[places], self.lengths[places]
+        self.mask = None if self.mask is None else self.mask[places]
 
 
 def prefill(
-    run: Callable[..., Any], prompts: Sequence[list[int]], copies: Sequence[int], room: int, pad_id: int, device: torch.device,
+    run: Callable[..., Any],
+    prompts: Sequence[list[int]],
+    copies: Sequence[int],
+    room: int,
+    pad_id: int,
+    device: torch.device,
     **options: Any,
-) -> Prefix:  # fmt: skip
+) -> Prefix:
     """Run the prompts once, left-padded, and give prompt r `copies[r]` rows with room for `room` more tokens."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=device)
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     positions = torch.arange(longest, device=device) - (longest - lengths)[:, None]
-    mask = (positions >= 0).long()
-    padded = any(len(p) < longest for p in prompts)
+    mask = (positions >= 0).long() if any(len(p) < longest for p in prompts) else None
     cache = DynamicCache()
     output = run(
-        input_ids=ids, attention_mask=mask if padded else None, position_ids=positions.clamp(min=0),
-        past_key_values=cache, use_cache=True, **options,
-    )  # fmt: skip
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions.clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        **options,
+    )
     rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(copies, device=device))
     layers = [RoomyLayer(layer.keys, layer.values, rows, room) for layer in cache.layers]
-    mask = torch.nn.functional.pad(mask, (0, room), value=1)[rows]
-    return Prefix(output, Cache(layers=layers), mask, lengths[rows], padded)
+    if mask is not None:
+        mask = torch.nn.functional.pad(mask, (0, room), value=1)[rows]
+    return Prefix(output, Cache(layers=layers), rows, lengths[rows], mask)

@@ -46,9 +46,9 @@ class Request:
 class Completion:
     """One completion. `text` is without the end-of-turn token, `ids` are all generated ids with it.
 
-    `logprob` is the summed log-probability of `ids` in nats at temperature 1, or None where the engine cannot say. `finish`:
-    `stop` at an end of turn; `length` at max_new_tokens; `too_long` when prompt and max_new_tokens exceed the model's
-    positions, so nothing was generated. `seed` is the completion's own.
+    `logprob` is the summed log-probability of `ids` in nats at temperature 1, or None where the engine cannot say.
+    `finish`: `stop` at an end of turn; `length` at max_new_tokens; `too_long` when prompt and max_new_tokens exceed the
+    model's positions, so nothing was generated. `seed` is the completion's own.
     """
 
     request_id: str

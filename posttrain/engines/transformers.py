@@ -7,7 +7,7 @@ from typing import Any
 from posttrain.data.rows import content_id
 from posttrain.engines.decoding import Draft, decode
 from posttrain.engines.loading import Loaded, load_model
-from posttrain.engines.protocol import Completion, Request, Sampling
+from posttrain.engines.protocol import Completion, Finish, Request, Sampling
 from posttrain.machine import Machine
 
 
@@ -29,18 +29,15 @@ class TransformersEngine:
         limit = self._model.config.max_position_embeddings - sampling.max_new_tokens
         for ids, request in prompts:
             if len(ids) > limit:
-                yield [
-                    Completion(request.id, i, "", (), None, "too_long", sample_seed(request.seed, i)) for i in range(sampling.n)
-                ]
+                seeds = [sample_seed(request.seed, i) for i in range(sampling.n)]
+                yield [Completion(request.id, i, "", (), None, "too_long", seed) for i, seed in enumerate(seeds)]
         fitting = sorted((p for p in prompts if len(p[0]) <= limit), key=lambda p: (len(p[0]), p[1].id))
         for batch in batches(fitting, sampling, self._batch_tokens):
             yield from self._answer(batch, sampling)
 
     def _answer(self, batch: list[tuple[list[int], Request]], sampling: Sampling) -> list[list[Completion]]:
         seeds = [[sample_seed(request.seed, i) for i in range(sampling.n)] for _, request in batch]
-        drafts = decode(
-            self._model, [ids for ids, _ in batch], seeds, sampling, self._stop_ids, self.renderer.pad_id
-        )
+        drafts = decode(self._model, [ids for ids, _ in batch], seeds, sampling, self._stop_ids, self.renderer.pad_id)
         return [
             [self._completion(request, i, draft, seed) for i, (draft, seed) in enumerate(zip(group, own, strict=True))]
             for (_, request), group, own in zip(batch, drafts, seeds, strict=True)
@@ -49,7 +46,7 @@ class TransformersEngine:
     def _completion(self, request: Request, index: int, draft: Draft, seed: int) -> Completion:
         said = draft.ids[:-1] if draft.stopped else draft.ids
         text = self.renderer.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        finish = "stop" if draft.stopped else "length"
+        finish: Finish = "stop" if draft.stopped else "length"
         return Completion(request.id, index, text, tuple(draft.ids), draft.logprob, finish, seed)
 
     def close(self) -> None:
@@ -64,7 +61,7 @@ def sample_seed(seed: int, index: int) -> int:
 def batches(
     prompts: Sequence[tuple[list[int], Request]], sampling: Sampling, batch_tokens: int
 ) -> Iterator[list[tuple[list[int], Request]]]:
-    """Cut length-sorted prompts so that rows × (longest prompt + new tokens) stay within `batch_tokens`; one request at least."""
+    """Cut length-sorted prompts into batches of rows × (longest prompt + new tokens) ≤ `batch_tokens`, one at least."""
     batch: list[tuple[list[int], Request]] = []
     for prompt in prompts:
         slots = (len(prompt[0]) + sampling.max_new_tokens) * sampling.n * (len(batch) + 1)

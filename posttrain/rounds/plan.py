@@ -81,10 +81,8 @@ def make_plan(recipe: Recipe, path: Path) -> Plan:
     for number, entries in enumerate((recipe.setup, *recipe.by_round)):
         scope.begin(number)
         for entry in entries:
-            try:
-                scope.add(entry)
-            except UserError as error:
-                problems.append(f"{recipe.tree.where(entry.keys)} {'.'.join(entry.keys)}: {error}")
+            found = dict.fromkeys(scope.add(entry))
+            problems += [f"{recipe.tree.where(entry.keys)} {'.'.join(entry.keys)}: {problem}" for problem in found]
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
     return Plan(recipe, path, tuple(scope.nodes), scope.end_of_round(recipe.rounds))
@@ -102,21 +100,32 @@ class _Scope:
     def begin(self, number: int) -> None:
         self.round = number
 
-    def add(self, entry: StageEntry) -> None:
-        """Wire one stage, or each of its instances, and append it."""
+    def add(self, entry: StageEntry) -> list[str]:
+        """Wire one stage, or each of its instances, append it and return its faults.
+
+        A faulty stage is appended without inputs, so that the stages after it are judged by their own faults.
+        """
         self.name, self.instance = entry.name, ""
+        problems = []
         for instance in entry.spec.expand(entry.config, self) if entry.spec.expand else [""]:
             self.instance = instance
-            wired = entry.spec.wire(entry.config, self)
-            inputs = {name: value for name, value in wired.items() if value is not None}
-            self.nodes.append(self._node(entry, inputs))
+            try:
+                wired = entry.spec.wire(entry.config, self)
+                inputs = {name: value for name, value in wired.items() if value is not None}
+                self.nodes.append(self._node(entry, inputs))
+            except UserError as error:
+                problems.append(str(error))
+                self.nodes.append(self._node(entry, {}, Size()))
+            except ArithmeticError:
+                problems.append("its numbers are too large to be estimated")
+        return problems
 
-    def _node(self, entry: StageEntry, inputs: dict[str, Any]) -> Node:
+    def _node(self, entry: StageEntry, inputs: dict[str, Any], size: Size | None = None) -> Node:
         name = f"{entry.name}-{self.instance}" if self.instance else entry.name
         place = f"round-{self.round}" if self.round else "setup"
         seed = int(hashlib.sha256(f"{self.recipe.seed}:{place}:{name}".encode()).hexdigest()[:8], 16) % 2**31
         sizes = {key: [i.size for i in v] if isinstance(v, list) else v.size for key, v in inputs.items()}
-        size = entry.spec.estimate(entry.config, sizes, self.recipe.machine)
+        size = size or entry.spec.estimate(entry.config, sizes, self.recipe.machine)
         key = _key(entry, inputs, seed, place)
         return Node(f"{place}/{name}", self.round, name, entry.spec, entry.config, inputs, seed, size, key)
 

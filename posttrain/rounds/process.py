@@ -43,7 +43,7 @@ class Worker:
         threading.Thread(target=_listen, args=(self._process.stdout, self._events), daemon=True).start()
 
     def perform(self, order: Order, hear: Hear) -> dict[str, Any]:
-        """Run one stage and return its `done` event. Raises what the stage raised, or StageFailed when the worker dies."""
+        """Run one stage and return its `done` event. Raises what the stage raised; StageFailed when the worker dies."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(asdict(order)) + "\n")
@@ -127,7 +127,7 @@ def _listen(stdout: IO[str], events: "queue.Queue[dict[str, Any] | None]") -> No
 
 
 def _environment(machine: Machine) -> dict[str, str]:
-    """Threads as the machine section says; waiting threads sleep, because spinning ones slow a busy machine a hundredfold."""
+    """Threads as the machine section says; waiting ones sleep, because spinning slows a busy machine a hundredfold."""
     threads = str(machine.threads or os.cpu_count() or 1)
     return {
         **os.environ,

@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,15 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPER
 SIGNS_OF_A_FULL_DISK = ("os error 28", "No space left on device")
 """Rust libraries (safetensors, tokenizers) raise errors of their own with these words."""
 
+WORK = ".work"
+"""Folder in the store for locks and for what each stage under way was begun with."""
+
 Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """One stage to run, as the parent sends it. Inputs are `{"artifact": path}`, `{"source": str}` or lists of these."""
+    """One stage to run, as the parent sends it. Inputs are `{"artifact": path}`, `{"source": str}` or lists."""
 
     id: str
     """`round-1/sft`"""
@@ -109,7 +112,7 @@ def perform(order: Order, emit: Emit, stopping: Callable[[], bool]) -> dict[str,
     try:
         part.mkdir(parents=True, exist_ok=True)
         # A worker whose parent was killed may still be ending: two must never write into one folder.
-        with lock(part.parent / ".locks" / f"{part.name}.worker"), _output_to(part / LOG):
+        with lock(part.parent / WORK / f"{part.name}.worker"), _output_to(part / LOG):
             try:
                 return _run(order, part, emit, stopping)
             except Interrupted:
@@ -206,23 +209,19 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _reset_peak() -> None:
-    """Let the kernel's peak of resident memory start again (man 5 proc, clear_refs); elsewhere it is of the whole run."""
-    try:
+    """Let the kernel's peak of resident memory start again (man 5 proc, clear_refs); elsewhere it is the whole run's."""
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_bytes() -> int:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    except OSError:
-        pass
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

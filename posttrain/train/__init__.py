@@ -1,1 +1,1 @@
-"""Training stages: supervised fine-tuning, DPO and weight averaging. The loops are TRL's; rows, masks and losses are ours."""
+"""Training stages: supervised fine-tuning, DPO and weight averaging. TRL's loops; our rows, masks and losses."""

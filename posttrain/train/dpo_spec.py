@@ -25,8 +25,8 @@ class DpoConfig(TrainingConfig):
     nll_weight: float = Field(0.2, ge=0)
     """Weight of the chosen answer's negative log-likelihood per token (Llama 3, 4.1.4); 0 leaves the term out."""
     mask_format_tokens: bool = True
-    """Leave the end-of-turn token of both answers out of the preference term (Llama 3, 4.1.4). Headers belong to the prompt
-    and never enter it."""
+    """Leave the end-of-turn token of both answers out of the preference term (Llama 3, 4.1.4). Headers are
+    part of the prompt and never enter it."""
     chunk: int = Field(64, ge=1)
     """Pairs whose reference log-probabilities are computed and kept together: what a killed stage loses at most."""
 

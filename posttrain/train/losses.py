@@ -5,14 +5,14 @@ from torch.nn.functional import logsigmoid
 
 
 def dpo_loss(
-    policy_chosen_B: Tensor, policy_rejected_B: Tensor, reference_chosen_B: Tensor, reference_rejected_B: Tensor, beta: float
+    policy_chosen_B: Tensor, policy_rejected_B: Tensor, ref_chosen_B: Tensor, ref_rejected_B: Tensor, beta: float
 ) -> Tensor:
     """−log σ(β·((π_c − ref_c) − (π_r − ref_r))) for each pair, shape (B).
 
     Each argument is the summed log-probability of an answer's tokens, shape (B). log 2 where policy equals reference.
     Source: Rafailov et al. 2023, 2305.18290, equation 7; Llama 3, 4.1.4, with the format tokens left out of the sums.
     """
-    logits_B = (policy_chosen_B - reference_chosen_B) - (policy_rejected_B - reference_rejected_B)
+    logits_B = (policy_chosen_B - ref_chosen_B) - (policy_rejected_B - ref_rejected_B)
     return -logsigmoid(beta * logits_B)
 
 

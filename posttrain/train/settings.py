@@ -17,13 +17,13 @@ class TrainingConfig(Config):
     """AdamW with betas 0.9 and 0.999, as in TRL. Micro-batch and accumulation follow from `machine.micro_batch`."""
 
     learning_rate: float = Field(1e-5, gt=0)
-    """Peak rate; 1e-5 is the paper's for SFT and DPO of its largest models (Llama 3, 4.1.3 and 4.1.4), smaller ones take more."""
+    """Peak rate; 1e-5 is the paper's for its largest models (Llama 3, 4.1.3 and 4.1.4), smaller ones take more."""
     epochs: int = Field(1, ge=1)
     """Passes over the data."""
     batch_size: int = Field(32, ge=1)
     """Rows (pairs, where pairs are trained) an optimiser step sees, over all devices and accumulated micro-batches."""
     max_length: int = Field(0, ge=0)
-    """Longest row in tokens, answer included; a longer one is refused, never cut. 0 takes the model's context length."""
+    """Longest row in tokens with its answer; a longer one is refused, never cut. 0 takes the model's context length."""
     schedule: Schedule = "linear"
     """How the rate falls after warm-up: to zero in a line or a half cosine, or not at all."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)

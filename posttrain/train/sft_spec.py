@@ -12,7 +12,7 @@ class SftConfig(TrainingConfig):
     """The prompt is context only; the answer and its end-of-turn token are trained."""
 
     init: str = "base"
-    """What it starts from: `base` (the paper: each round anew from the pre-trained model), `previous`, or a key of `models:`."""
+    """What it starts from: `base` (the paper: each round anew), `previous`, or a key of `models:`."""
 
 
 def wire(config: SftConfig, scope: Scope) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from posttrain.chat import CONTROL_TOKENS
 
-plain_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=30).filter(
+plain_text = st.text(st.characters(codec="utf-8"), max_size=30).filter(
     lambda text: not any(token in text for token in CONTROL_TOKENS)
 )
 hostile_text = st.lists(

@@ -13,15 +13,15 @@ from posttrain.errors import UserError
 
 from .cases import calls, conversations, hostile_text, plain_text, says, tool_lists
 
-USER = {"role": "user", "content": "Hi"}
-ANSWER = {"role": "assistant", "content": "Yo"}
-CALL = {
+USER: dict[str, Any] = {"role": "user", "content": "Hi"}
+ANSWER: dict[str, Any] = {"role": "assistant", "content": "Yo"}
+CALL: dict[str, Any] = {
     "role": "assistant",
     "content": None,
     "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": [1, {"b": "é"}]}}}],
 }
 TWO_CALLS = {**CALL, "tool_calls": CALL["tool_calls"] * 2}
-RESULT = {"role": "tool", "content": {"t": 3}}
+RESULT: dict[str, Any] = {"role": "tool", "content": {"t": 3}}
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
 BOS, START, END, EOT = 256, 262, 263, 265
 
@@ -64,10 +64,11 @@ def test_tool_conversation_reads_as_the_llama_template_has_it(renderer: Renderer
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nEnvironment: ipython\n"
         "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nBe brief.<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\n"
-        "Given the following functions, please respond with a JSON for a function call with its proper arguments that best "
-        'answers the given prompt.\n\nRespond in the format {"name": function name, "parameters": dictionary of argument '
-        'name and its value}.Do not use variables.\n\n{\n    "type": "function",\n    "function": {\n        "name": "f",\n'
-        '        "description": "d",\n        "parameters": {\n            "type": "object"\n        }\n    }\n}\n\n'
+        "Given the following functions, please respond with a JSON for a function call with its proper arguments that "
+        'best answers the given prompt.\n\nRespond in the format {"name": function name, "parameters": dictionary of '
+        'argument name and its value}.Do not use variables.\n\n{\n    "type": "function",\n    "function": {\n'
+        '        "name": "f",\n        "description": "d",\n        "parameters": {\n            "type": "object"\n'
+        "        }\n    }\n}\n\n"
         "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
         '{"name": "f", "parameters": {"a": [1, {"b": "é"}]}}<|eot_id|>'
         '<|start_header_id|>ipython<|end_header_id|>\n\n{"t": 3}<|eot_id|>'
@@ -107,7 +108,8 @@ def test_the_prompt_of_every_turn_is_a_prefix_with_one_bos(renderer: Renderer, m
     for turn in (i for i, message in enumerate(messages) if message["role"] == "assistant"):
         prompt = renderer.prompt(messages[:turn], tools)
         assert rendered.ids[: len(prompt)] == prompt
-        assert rendered.mask[len(prompt) - 1] == 0 and rendered.mask[len(prompt)] > 0
+        assert rendered.mask[len(prompt) - 1] == 0
+        assert rendered.mask[len(prompt)] > 0
 
 
 def harmless(value: Any) -> Any:
@@ -182,6 +184,7 @@ def test_what_the_model_is_to_write_reads_back_as_the_message(renderer: Renderer
             (),
             "holds nan",
         ),
+        ([ANSWER], (), "begins with an answer to train on"),
         ([ANSWER], TOOLS, "has tools but does not begin with the user"),
         ([{"role": "user", "content": "\ud800"}, ANSWER], (), "half a surrogate pair"),
     ],
@@ -231,5 +234,5 @@ def test_a_tokenizer_that_cannot_be_trusted_is_refused(renderer: Renderer, chang
 
 
 def test_a_folder_without_tokenizer_is_refused_with_its_path(tmp_path: Any) -> None:
-    with pytest.raises(UserError, match="no tokenizer in .*nothing_here"):
+    with pytest.raises(UserError, match=r"no tokenizer in .*nothing_here"):
         Renderer.from_pretrained(tmp_path / "nothing_here")

@@ -14,9 +14,7 @@ def test_control_tokens_stand_at_the_end_in_the_order_of_llama(renderer: Rendere
     tokenizer = renderer.tokenizer
     ids = tokenizer.convert_tokens_to_ids(list(CONTROL_TOKENS))
     assert ids == list(range(len(tokenizer) - 16, len(tokenizer)))
-    assert [CONTROL_TOKENS.index(t) for t in ("<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>")] == [
-        6, 7, 8, 9,
-    ]  # fmt: skip
+    assert CONTROL_TOKENS[6:10] == ("<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>")
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
         "<|begin_of_text|>",
         "<|eot_id|>",

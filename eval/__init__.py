@@ -1,0 +1,1 @@
+"""Evaluation: held-out answers, graded; statistics; the gate of a round."""

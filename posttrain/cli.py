@@ -1,0 +1,240 @@
+"""The command line. Nothing heavy is imported before a command needs it: `plan` and `status` answer at once."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posttrain.errors import PosttrainError, UserError
+
+if TYPE_CHECKING:
+    from posttrain.rounds.plan import Plan
+
+RUNS = Path("runs")
+"""Where a run's root is made when --root does not say."""
+EXIT_CODES = (
+    "Exit codes: 0 done · 1 a stage failed · 2 recipe or data wrong · 3 waiting for a person · 4 stopped by a gate · "
+    "75 interrupted."
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0, or the exit code of the error it ended with."""
+    options = _parser().parse_args(arguments)
+    # Last, so that a user's own stages are found here without hiding anything installed.
+    sys.path.append(os.getcwd())
+    try:
+        options.command(options)
+        sys.stdout.flush()
+    except PosttrainError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("stopped")
+        sys.exit(75)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; without this Python complains again while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _say(text: str) -> None:
+    print(f"posttrain: {text}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="posttrain", description="Post-training of language models in rounds, from one recipe.",
+        epilog=EXIT_CODES,
+    )  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_plan(commands)
+    _add(commands, "recipes", recipes, "list the recipes that come with the package")
+    init = _add(commands, "init", init_folder, "copy a recipe into a folder of your own, to start from")
+    init.add_argument("folder", metavar="DIR")
+    init.add_argument("--recipe", default="quickstart", metavar="NAME", help="which one (default: quickstart)")
+    status_parser = _add(commands, "status", status, "what of a run is finished; expected beside measured")
+    status_parser.add_argument("run", metavar="RUN", help="root of a run")
+    _add_looking(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, command: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a file, or the name of a recipe that comes with the package")
+    parser.add_argument(
+        "--root", metavar="DIR", type=Path, help="where everything is written (default: runs/<recipe's name>)"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="A.B=VALUE",
+        action="append",
+        default=[],
+        dest="sets",
+        help="change a value of the recipe; may be repeated",
+    )
+
+
+def _add_run(commands: Any) -> None:
+    parser = _add(commands, "run", run, "run a recipe; the same command goes on where it stopped")
+    _add_recipe(parser)
+    parser.add_argument("--round", type=int, metavar="N", help="only this round (and the setup)")
+    parser.add_argument("--from", dest="start", metavar="STAGE", help="begin there; what is before must be finished")
+    parser.add_argument("--until", metavar="STAGE", help="end after this stage, in the last round that is run")
+    parser.add_argument("--only", metavar="STAGE", help="this stage alone; what it needs must be finished")
+    parser.add_argument("--force", metavar="STAGE", help="make this stage again although it is finished")
+    parser.add_argument(
+        "--verify", action="store_true", help="check the hashes of all files that are reused, not only their sizes"
+    )
+
+
+def _add_plan(commands: Any) -> None:
+    parser = _add(
+        commands, "plan", plan, "show every stage of every round, and what it will cost, before anything runs"
+    )
+    _add_recipe(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_looking(commands: Any) -> None:
+    parser = _add(commands, "show", show, "read the rows of a run or of one artifact")
+    parser.add_argument(
+        "path", metavar="RUN|ARTIFACT", help="root of a run, or a folder in it such as runs/quickstart/round-1/sample"
+    )
+    parser.add_argument("--stage", help="only rows of this stage")
+    parser.add_argument("--table", choices=["rows", "pairs", "preferences", "responses", "prompts", "scores"])
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="column or scorer; = != > < >= <= ~ (contains); may be repeated",
+    )
+    parser.add_argument("--sort", metavar="NAME", help="column or scorer, largest first")
+    parser.add_argument("--limit", type=int, default=10, metavar="N", help="how many (default: 10)")
+    parser = _add(commands, "trace", trace, "where a row came from: candidates, scores, prompt, and what made them")
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("row", metavar="ROW_ID", help="its id or the beginning of it")
+    parser.add_argument("--show", action="store_true", help="print the conversation, trained tokens in colour")
+    parser = _add(commands, "chat", chat, "talk to a checkpoint; reads lines, also from a pipe")
+    parser.add_argument("model", metavar="RUN|CHECKPOINT")
+    parser.add_argument("--tools", metavar="FILE", help="JSON list of tools the model may call")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+
+
+def _plan(options: argparse.Namespace) -> tuple["Plan", Path]:
+    from posttrain.rounds.plan import make_plan
+    from posttrain.rounds.recipe import load_recipe
+    from posttrain.rounds.shipped import find_recipe
+
+    path = find_recipe(options.recipe)
+    sys.path.append(str(path.resolve().parent))
+    made = make_plan(load_recipe(path, options.sets), path)
+    return made, options.root or RUNS / made.recipe.name
+
+
+def run(options: argparse.Namespace) -> None:
+    from posttrain.rounds.run import Choice, execute
+    from posttrain.rounds.view import RunScreen, console, result
+
+    made, root = _plan(options)
+    choice = Choice(options.round, options.start, options.until, options.only, options.force)
+    out = console()
+    report = execute(made, root, RunScreen(out), choice, options.verify)
+    for part in result(report, root):
+        out.print(part)
+
+
+def plan(options: argparse.Namespace) -> None:
+    from posttrain.rounds.plan import as_dict, runs, state
+
+    made, root = _plan(options)
+    if options.json:
+        print(json.dumps(as_dict(made, root), indent=1, ensure_ascii=False))
+        return
+    from posttrain.rounds.view import console, plan_table, plan_total
+
+    states = {node.id: state(node, root, made) for node in made.nodes}
+    out = console()
+    out.print(plan_table(made, root, states))
+    out.print(plan_total(made, [node for node in made.nodes if runs(states[node.id], made.recipe)]))
+
+
+def recipes(options: argparse.Namespace) -> None:
+    from posttrain.rounds.shipped import shipped_recipes
+
+    shipped = shipped_recipes()
+    width = max(map(len, shipped))
+    for name, path in shipped.items():
+        print(f"{name:<{width}}  {_first_comment(path)}")
+
+
+def _first_comment(path: Path) -> str:
+    """The first line of the manual on top of a recipe."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            return line.removeprefix("# ").split("   ")[0]
+    return ""
+
+
+def init_folder(options: argparse.Namespace) -> None:
+    from posttrain.rounds.shipped import find_recipe
+
+    source, target = find_recipe(options.recipe), Path(options.folder)
+    recipe = target / "recipe.yaml"
+    if recipe.exists():
+        raise UserError(f"{recipe} is there already; name another folder")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(source.parent.iterdir()):
+            if path.suffix in (".jsonl", ".json") and not (target / path.name).exists():
+                shutil.copyfile(path, target / path.name)
+        shutil.copyfile(source, recipe)
+    except OSError as error:
+        raise UserError(f"cannot write to {target}: {error.strerror}; name a folder that can be written") from error
+    print(f"{recipe} is yours to change.\n  posttrain plan {recipe}\n  posttrain run {recipe}")
+
+
+def status(options: argparse.Namespace) -> None:
+    from posttrain.rounds.report import assemble
+    from posttrain.rounds.view import console, result, status_table
+
+    report = assemble(Path(options.run))
+    out = console()
+    out.print(status_table(report))
+    for part in result(report, options.run):
+        out.print(part)
+
+
+def show(options: argparse.Namespace) -> None:
+    from posttrain import terminal
+    from posttrain.inspect import load_at
+    from posttrain.rounds.view import console
+
+    found, stage = load_at(options.path)
+    terminal.show(found, options.stage or stage, options.table, options.where, options.sort, options.limit, console())
+
+
+def trace(options: argparse.Namespace) -> None:
+    from posttrain import terminal
+    from posttrain.inspect import load
+    from posttrain.rounds.view import console
+
+    terminal.trace(load(options.run), options.row, options.show, console())
+
+
+def chat(options: argparse.Namespace) -> None:
+    from posttrain import terminal
+    from posttrain.rounds.view import console
+
+    terminal.chat(options.model, options.tools, options.temperature, options.max_new_tokens, console())

@@ -1,0 +1,60 @@
+"""Supervised fine-tuning: TRL's SFTTrainer on rows that our renderer tokenised and masked."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import SFTConfig as TrlArguments
+from trl import SFTTrainer
+
+from posttrain.chat import Renderer
+from posttrain.data.rows import Row
+from posttrain.data.tables import iter_table
+from posttrain.engines.loading import load_model
+from posttrain.errors import UserError
+from posttrain.stages import Job
+from posttrain.train.batches import IGNORED, refuse_long, render_row, token_logprobs
+from posttrain.train.checkpoint import save_checkpoint
+from posttrain.train.trainer import GlobalBatchMixin, arguments, read_inputs, train
+
+
+class RowTrainer(GlobalBatchMixin, SFTTrainer):
+    """SFTTrainer whose loss is the mean over the trained tokens of the global batch."""
+
+    def items(self, batch: dict[str, torch.Tensor]) -> int:
+        return int((batch["labels"][:, 1:] != IGNORED).sum())
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Sum of −log p over the micro-batch's trained tokens, over those of the global batch (Llama 3, 4.1.3)."""
+        wanted = inputs["labels"] != IGNORED
+        logprobs = token_logprobs(model, inputs["input_ids"], inputs["attention_mask"], wanted)
+        return self.share(-logprobs.sum(), num_items_in_batch)
+
+
+def run(job: Job) -> None:
+    """Read rows, train from `init`, write a checkpoint. Raises UserError for no rows or rows that are too long."""
+    init = job.inputs["init"]
+    loaded = load_model(init, job.machine, dtype=torch.float32)
+    examples = load_rows(job, loaded.renderer)
+    refuse_long(examples, job.config.max_length or loaded.model.config.max_position_embeddings)
+    dataset = Dataset.from_list([{name: e[name] for name in ("input_ids", "labels")} for e in examples])
+    trainer = RowTrainer(
+        model=loaded.model,
+        args=arguments(job, TrlArguments, len(examples), dataset_kwargs={"skip_prepare_dataset": True}),
+        train_dataset=dataset,
+        processing_class=loaded.renderer.tokenizer,
+    )
+    train(job, trainer, examples)
+    trained = sum(label != IGNORED for example in examples for label in example["labels"])
+    job.summary |= {"rows": len(examples), "trained_tokens": trained}
+    save_checkpoint(job, loaded.model, loaded.renderer, init, {"rows": len(examples), "trained tokens": trained})
+
+
+def load_rows(job: Job, renderer: Renderer) -> list[dict[str, Any]]:
+    """The rows of all data folders, rendered, in the order they stand in."""
+    rows: list[Row] = [row for folder, _ in read_inputs(job, "data") for row in iter_table(folder, "rows")]
+    if not rows:
+        raise UserError(f"{job.name}: there is no row to train on; see what the stages before it dropped, and why")
+    return [render_row(renderer, row) for row in rows]

@@ -1,0 +1,1 @@
+"""Candidates → scores → choices: sampling, annotation, the reward model, scoring, selection."""

@@ -1,0 +1,109 @@
+"""Greedy accuracy and any-of-K of a model folder on held-out prompts of the world."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaForCausalLM
+
+from posttrain.chat import Renderer
+from posttrain.checks.verifiers import grade
+from posttrain.data.rows import Prompt
+from synth.world import CAPABILITIES, faithful, heldout, operator_text, seeds
+
+MAX_NEW_TOKENS = 120
+Z95 = 1.96
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    right: int
+    n: int
+
+    def __str__(self) -> str:
+        low, high = wilson(self.right, self.n)
+        return f"{self.right / self.n:.3f} ({low:.3f}-{high:.3f})"
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share (Wilson 1927)."""
+    share, z2 = right / n, Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return centre - half, centre + half
+
+
+@torch.no_grad()
+def answers(
+    model: LlamaForCausalLM, renderer: Renderer, prompts: Sequence[Prompt], k: int, temperature: float
+) -> list[list[str]]:
+    """`k` texts for each prompt in the prompts' order; temperature 0 is greedy."""
+    ids = [renderer.prompt(prompt.messages, prompt.tools) for prompt in prompts]
+    made: list[list[str]] = [[] for _ in prompts]
+    for batch in _batches([len(row) for row in ids], most_tokens=12_000 // k):
+        longest = max(len(ids[i]) for i in batch)
+        padded = torch.tensor([[renderer.pad_id] * (longest - len(ids[i])) + ids[i] for i in batch])
+        mask = torch.tensor([[0] * (longest - len(ids[i])) + [1] * len(ids[i]) for i in batch])
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+        out = model.generate(
+            input_ids=padded, attention_mask=mask, max_new_tokens=MAX_NEW_TOKENS, num_return_sequences=k,
+            eos_token_id=list(renderer.stop_ids), pad_token_id=renderer.pad_id, **(sampling or {"do_sample": False}),
+        )  # fmt: skip
+        texts = renderer.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+        for place, i in enumerate(batch):
+            made[i] = texts[place * k : (place + 1) * k]
+    return made
+
+
+def _batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """Indices in order of length, in batches of at most `most_tokens` padded tokens."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[i] > most_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def right(prompt: Prompt, renderer: Renderer, text: str) -> bool:
+    assert prompt.check is not None
+    return grade(prompt.check, renderer.message(text)).value == 1.0
+
+
+def capability_accuracy(
+    model: LlamaForCausalLM, renderer: Renderer, prompts: Sequence[Prompt], k: int = 1, temperature: float = 0.0
+) -> Accuracy:
+    """Prompts of which at least one of the `k` answers is right."""
+    texts = answers(model, renderer, prompts, k, temperature)
+    pairs = zip(prompts, texts, strict=True)
+    return Accuracy(sum(any(right(p, renderer, text) for text in some) for p, some in pairs), len(prompts))
+
+
+def operator_accuracy(model: LlamaForCausalLM, renderer: Renderer, capability: str, n: int, seed: int) -> Accuracy:
+    """Specs (levels 1 and 2) of which the model's greedy wording is faithful."""
+    specs = seeds(capability, n // 2, seed, 1) + seeds(capability, n - n // 2, seed, 2)
+    asked = [Prompt(({"role": "user", "content": operator_text(spec)},), capability) for spec in specs]
+    texts = answers(model, renderer, asked, 1, 0.0)
+    return Accuracy(sum(faithful(spec, text[0]) for spec, text in zip(specs, texts, strict=True)), n)
+
+
+def table(
+    model: LlamaForCausalLM, renderer: Renderer, n: int, seed: int, lengths: tuple[int, ...] | None = None,
+    any_of: int = 0, operators: bool = False,
+) -> Iterator[str]:
+    """Lines: capability, level, greedy accuracy with interval, and where asked any-of-K at temperature 1 and operators."""
+    model.eval()
+    for capability in CAPABILITIES:
+        for level in (1, 2):
+            prompts = heldout(capability, n, seed, (level,), lengths)
+            line = f"{capability:13} level {level}  n={n}  greedy {capability_accuracy(model, renderer, prompts)}"
+            if any_of:
+                torch.manual_seed(seed)
+                line += f"  any of {any_of} {capability_accuracy(model, renderer, prompts, any_of, 1.0)}"
+            yield line
+        if operators:
+            yield f"{capability:13} operator  n={n}  {operator_accuracy(model, renderer, capability, n, seed)}"
+    model.train()

@@ -1,0 +1,132 @@
+"""Recipes: what is refused, how it is said, and that nothing a user writes gives a traceback."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from posttrain.errors import PosttrainError, RecipeError
+from posttrain.rounds.plan import Plan, make_plan
+from posttrain.rounds.recipe import load_recipe
+from posttrain.rounds.shipped import find_recipe
+
+QUICKSTART = find_recipe("quickstart")
+
+
+def plan_of(path: Path, *sets: str) -> Plan:
+    return make_plan(load_recipe(path, list(sets)), path)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems_of(path: Path, *sets: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        plan_of(path, *sets)
+    return str(caught.value)
+
+
+def test_all_faults_come_at_once_with_line_and_nearest_key(tmp_path: Path) -> None:
+    text = QUICKSTART.read_text(encoding="utf-8")
+    text = text.replace("reference: sft, learning_rate", "reference: sft, learning_rat")
+    text = text.replace("{from: synth, rows: 60,", "{from: file, path: my_prompts.jsonl, rows: 60,")
+    text = text.replace("k: 8", "k: 0")
+    said = problems_of(written(tmp_path, text))
+    lines = {needle: number for number, line in enumerate(text.splitlines(), 1) for needle in ("learning_rat:", "k: 0") if needle in line}
+    assert said.startswith("3 checks failed")
+    assert f"recipe.yaml:{lines['learning_rat:']} round.dpo.learning_rat: unknown key; did you mean learning_rate?" in said
+    assert f"recipe.yaml:{lines['k: 0']} round.sample.k: input should be greater than or equal to 1, got 0" in said
+    assert "my_prompts.jsonl not found" in said and str(tmp_path) in said
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("round.sfft.epochs=1", "round.sfft: unknown stage; did you mean sft?"),
+        ("overrides.7.sft.epochs=1", "overrides.7: there is no such round"),
+        ("overrides.2.sftt.epochs=1", "overrides.2.sftt: unknown stage; did you mean sft?"),
+        ("overrides.2.sft.epoch=1", "overrides.2.sft.epoch: unknown key; did you mean epochs?"),
+        ("models.base=nowhere", "models.base: nowhere not found"),
+        ("round.sft.init=missing", "there is no model 'missing'"),
+        ("round.mine.stage=no.such.module", "stage 'no.such.module': no SPEC"),
+        ("machine.threads=lots", "machine.threads: input should be a valid integer"),
+        ("name=", "name: is missing"),
+        ("seed=-1", "seed: input should be greater than or equal to 0, got -1"),
+    ],
+)
+def test_a_fault_is_named(assignment: str, says: str) -> None:
+    assert says in problems_of(QUICKSTART, assignment)
+
+
+def test_a_stage_without_what_it_needs_names_it() -> None:
+    said = problems_of(QUICKSTART, "round.sample=null")
+    assert "round.annotate: needs responses, and no stage before it makes any" in said
+
+
+def test_overrides_change_one_round_only() -> None:
+    recipe = load_recipe(QUICKSTART, ["overrides.2.dpo.learning_rate=5e-5"])
+    rates = [next(e.config.learning_rate for e in entries if e.name == "dpo") for entries in recipe.by_round]  # type: ignore[attr-defined]
+    first = load_recipe(QUICKSTART).by_round[0]
+    assert rates == [next(e.config.learning_rate for e in first if e.name == "dpo"), 5e-5]  # type: ignore[attr-defined]
+
+
+def test_a_null_override_leaves_a_stage_out_of_that_round() -> None:
+    recipe = load_recipe(QUICKSTART, ["overrides={1: {gate: null}}"])
+    assert [("gate" in [e.name for e in entries]) for entries in recipe.by_round] == [False, True]
+
+
+def _paths(value: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(value, dict):
+        return []
+    return [path for key, item in value.items() for path in [(*at, str(key)), *_paths(item, (*at, str(key)))]]
+
+
+BASE = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
+PATHS = _paths(BASE)
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(["sft", "base", "all", "1e999", ".."]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def broken_recipes(draw: st.DrawFn) -> str:
+    """The quick start with one to three values, keys or characters changed at random."""
+    values = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(PATHS))
+        inner = values
+        for part in path[:-1]:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if not isinstance(inner, dict):
+            continue
+        action = draw(st.sampled_from(["replace", "remove", "rename", "add"]))
+        if action in ("remove", "rename"):
+            old = inner.pop(path[-1], None)
+            if action == "rename":
+                inner[draw(st.text(min_size=1, max_size=10))] = old
+        else:
+            inner[path[-1] if action == "replace" else draw(st.text(max_size=8))] = draw(JUNK)
+    text = yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.text(max_size=4)) + text[at + draw(st.integers(0, 4)) :]
+    return text
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(text=broken_recipes())
+def test_a_thousand_broken_recipes_never_give_a_traceback(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "broken.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        plan_of(path)
+    except PosttrainError as error:
+        assert str(error) and error.exit_code == 2

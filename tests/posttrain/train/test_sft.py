@@ -1,0 +1,157 @@
+"""SFT as a stage: what it trains, that it repeats to the bit, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTTrainer
+
+from posttrain.chat import Renderer
+from posttrain.errors import Interrupted, StageFailed, UserError
+from posttrain.machine import Machine
+from posttrain.stages import Job
+from posttrain.train import sft
+from posttrain.train.batches import IGNORED, render_row
+from posttrain.train.sft_spec import SftConfig
+
+from .helpers import folder_with, make_job, make_rows
+
+CONFIG = SftConfig(learning_rate=2e-3, epochs=2, batch_size=8)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return folder_with(tmp_path / "data", "rows", make_rows(19))
+
+
+def trained(tmp_path: Path, name: str, model: Path, data: Path, config: SftConfig = CONFIG, **more: Any) -> Job:
+    job = make_job(tmp_path / name, config, {"data": [data], "init": model}, name="sft", **more)
+    sft.run(job)
+    return job
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    return load_file(job.folder / "model.safetensors")
+
+
+def test_the_same_inputs_give_the_same_bytes_and_another_seed_does_not(
+    tmp_path: Path, tiny_model: Path, data: Path
+) -> None:
+    first, again = trained(tmp_path, "a", tiny_model, data), trained(tmp_path, "b", tiny_model, data)
+    other = trained(tmp_path, "c", tiny_model, data, seed=18)
+    for name in ("model.safetensors", "training.jsonl", "config.json", "README.md"):
+        assert (first.folder / name).read_bytes() == (again.folder / name).read_bytes()
+    assert (first.folder / "model.safetensors").read_bytes() != (other.folder / "model.safetensors").read_bytes()
+
+
+def test_one_times_eight_is_eight_times_one(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    """Accumulation does not change the loss, also in the last, smaller global batch."""
+    whole = trained(tmp_path, "whole", tiny_model, data, machine=Machine(device="cpu", threads=1, micro_batch=8))
+    parts = trained(tmp_path, "parts", tiny_model, data, machine=Machine(device="cpu", threads=1, micro_batch=1))
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(tensor, weights(parts)[name], atol=2e-5, rtol=1e-4)
+    assert whole.summary["loss_first"] == pytest.approx(parts.summary["loss_first"], rel=1e-5)
+    assert whole.summary["steps"] == parts.summary["steps"] == 6
+
+
+def test_the_loss_falls_and_the_log_and_progress_tell_of_every_step(
+    tmp_path: Path, tiny_model: Path, data: Path
+) -> None:
+    events: list[dict[str, Any]] = []
+    job = trained(tmp_path, "a", tiny_model, data, report=events.append)
+    lines = [json.loads(line) for line in (job.folder / "training.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[0]["learning_rate"] == pytest.approx(2e-3)
+    assert job.summary["loss_last"] < job.summary["loss_first"]
+    assert [(e["done"], e["total"]) for e in events] == [(i, 6) for i in range(1, 7)]
+    renderer = Renderer.from_pretrained(tiny_model)
+    examples = [render_row(renderer, row) for row in make_rows(19)]
+    assert job.tokens == events[-1]["tokens"] == 2 * sum(len(e["input_ids"]) for e in examples)
+    assert job.summary["trained_tokens"] == sum(label != IGNORED for e in examples for label in e["labels"])
+
+
+def test_the_loss_and_its_gradients_are_trls(tmp_path: Path, tiny_model: Path) -> None:
+    """TRL's own loss on the same micro-batch is the oracle."""
+    from datasets import Dataset
+    from trl import SFTConfig as TrlArguments
+
+    from posttrain.engines.loading import load_model
+    from posttrain.train.trainer import arguments
+
+    loaded = load_model(tiny_model, Machine(device="cpu", threads=1))
+    examples = [render_row(loaded.renderer, row) for row in make_rows(6)]
+    job = make_job(tmp_path / "job", CONFIG, {})
+    columns = [{name: e[name] for name in ("input_ids", "labels")} for e in examples]
+    trainer = sft.RowTrainer(
+        model=loaded.model,
+        args=arguments(job, TrlArguments, 6, dataset_kwargs={"skip_prepare_dataset": True}),
+        train_dataset=Dataset.from_list(columns),
+        processing_class=loaded.renderer.tokenizer,
+    )
+    batch = trainer.data_collator(columns)
+    items = torch.tensor(trainer.items(batch))
+    assert items == sum(label != IGNORED for e in examples for label in e["labels"])
+    results = []
+    for loss in (
+        trainer.compute_loss(loaded.model, dict(batch), num_items_in_batch=items),
+        SFTTrainer.compute_loss(trainer, loaded.model, dict(batch), num_items_in_batch=items),
+    ):
+        loaded.model.zero_grad()
+        loss.backward()
+        results.append((loss.item(), [p.grad.clone() for p in loaded.model.parameters()]))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
+    for ours, theirs in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_checkpoint_serves_in_plain_transformers(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    """A bfloat16 family stays bfloat16, and `generate` stops where an answer ends."""
+    half = tmp_path / "half"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    model.generation_config.eos_token_id = 1
+    model.save_pretrained(half)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(half)
+    job = trained(tmp_path, "a", half, data)
+    served, tokenizer = AutoModelForCausalLM.from_pretrained(job.folder), AutoTokenizer.from_pretrained(job.folder)
+    renderer = Renderer.from_pretrained(job.folder)
+    messages = [{"role": "user", "content": "Say it."}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert served.dtype == torch.bfloat16
+    assert served.config.use_cache
+    assert ids == renderer.prompt(messages)
+    assert set(served.generation_config.eos_token_id) == {*renderer.stop_ids, 1}
+    assert served.generation_config.pad_token_id == renderer.pad_id
+    out = served.generate(torch.tensor([ids]), max_new_tokens=4, do_sample=False)
+    assert out.shape[1] > len(ids)
+    card = (job.folder / "README.md").read_text()
+    assert "- init: half" in card
+    assert "- rows: 19" in card
+    assert str(tmp_path) not in card
+
+
+def test_stopping_leaves_no_weights(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    job = make_job(tmp_path / "a", CONFIG, {"data": [data], "init": tiny_model}, name="sft", stopping=lambda: True)
+    with pytest.raises(Interrupted, match="stopped at 1 of 6 steps"):
+        sft.run(job)
+    assert not (job.folder / "model.safetensors").exists()
+
+
+def test_a_diverging_run_is_one_sentence(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    with pytest.raises(
+        StageFailed, match=r"sft, step \d of 6: (loss|grad_norm) became (nan|inf); lower learning_rate \(1e\+30\)"
+    ):
+        trained(
+            tmp_path, "a", tiny_model, data, CONFIG.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 0.0})
+        )
+
+
+def test_no_rows_and_long_rows_are_refused(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    empty = folder_with(tmp_path / "empty", "rows", [])
+    with pytest.raises(UserError, match="no row to train on"):
+        trained(tmp_path, "a", tiny_model, empty)
+    with pytest.raises(UserError, match="19 of 19 rows are longer than 5 tokens"):
+        trained(tmp_path, "b", tiny_model, data, CONFIG.model_copy(update={"max_length": 5}))

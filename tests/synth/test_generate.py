@@ -1,0 +1,244 @@
+"""Synthesis with a teacher that follows rules: what is kept, what is dropped and why, resuming, and files."""
+
+import json
+import re
+from collections import Counter
+
+import pytest
+from pydantic import ValidationError
+
+from posttrain.chat import Renderer
+from posttrain.data.rows import Prompt
+from posttrain.data.tables import read_table
+from posttrain.engines import Completion
+from posttrain.errors import Interrupted, UserError
+from posttrain.machine import Machine
+from posttrain.stages import External, Job, Size
+from synth import generate, world
+from synth.generate_spec import SPEC, GenerateConfig, asked, file_input
+
+LONG = {"long_context": {"from": "synth", "rows": 20, "lengths": [100]}}
+
+
+class RuleTeacher:
+    """An engine that words and answers long_context tasks by rule, and goes wrong as told by a request's seed."""
+
+    def __init__(self, model):
+        self.renderer = Renderer.from_pretrained(model)
+        self.asked = []
+        self.faults = {}
+        """`unfaithful`, `cut`, `wrong`: one in so many texts."""
+
+    def goes_wrong(self, fault, request):
+        return fault in self.faults and request.seed % self.faults[fault] == 0
+
+    def generate(self, requests, sampling):
+        for request in requests:
+            self.asked.append(request)
+            text = request.messages[-1]["content"]
+            operator = text.startswith("Write a question whose answer is: The code of ")
+            reply = self.question(text, request) if operator else self.answer(text, request)
+            finish = "length" if self.goes_wrong("cut", request) else "stop"
+            yield [Completion(request.id, 0, reply, (1, 2, 3), -1.0, finish, request.seed)]
+
+    def question(self, text, request):
+        key = "Nobody" if self.goes_wrong("unfaithful", request) else re.search(r"code of (\w+) is", text)[1]
+        return f"What is the code of {key}? Say it in words number {request.seed}."
+
+    def answer(self, text, request):
+        found = re.search(r"What is the code of (\w+)\?", text)
+        if found is None or self.goes_wrong("wrong", request):
+            return "I do not know."
+        return re.search(rf"The code of {found[1]} is \w+\.", text)[0]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def teacher(tiny_model, monkeypatch):
+    teacher = RuleTeacher(tiny_model)
+    monkeypatch.setattr(generate, "open_engine", lambda model, machine: teacher)
+    return teacher
+
+
+@pytest.fixture
+def synthesize(tmp_path):
+    def synthesize(prompts, name="out", seed=7, inputs=(), fields=(), **config):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        config = GenerateConfig(prompts=prompts, chunk=8, **config)
+        job = Job(config, {"teacher": "t", **dict(inputs)}, folder, seed, 2, "synthesize", **dict(fields))
+        generate.run(job)
+        return job
+
+    return synthesize
+
+
+def test_prompts_carry_the_specs_check_and_their_origin(teacher, synthesize):
+    job = synthesize(LONG, share=1.0)
+    prompts, rows = read_table(job.folder, "prompts"), read_table(job.folder, "rows")
+    assert len(prompts) == 20
+    assert [prompt.id for prompt in prompts] == sorted(prompt.id for prompt in prompts)
+    assert {world.split(prompt) for prompt in prompts} == {"train"}
+    for prompt in prompts:
+        assert prompt.check.name == "exact"
+        assert len(prompt.parents) == 1
+        assert prompt.source == prompt.made_by["model"] == "teacher"
+        assert (
+            prompt.made_by.items() >= {"stage": "synthesize", "round": 2, "operator": "new_prompt", "level": 1}.items()
+        )
+        assert prompt.made_by["temperature"] == 0.7
+    assert {row.parents[0]: row.messages[-1]["content"] for row in rows} == {
+        prompt.id: prompt.check.args["answers"][0] for prompt in prompts
+    }
+    assert job.rows == {"prompts": 20, "rows": 20}
+
+
+def test_every_drop_is_counted_by_its_reason(teacher, synthesize):
+    teacher.faults = {"unfaithful": 4, "cut": 5}
+    job = synthesize(LONG, share=1.0)
+    operators = [request for request in teacher.asked if "\n\n" not in request.messages[0]["content"]]
+    drops = dict(job.summary["drops"]["long_context"])
+    repeated = drops.pop("same task twice", 0)
+    assert drops["cut"] == sum(request.seed % 5 == 0 for request in operators)
+    assert drops["unfaithful"] == sum(request.seed % 4 == 0 and request.seed % 5 != 0 for request in operators)
+    assert drops["held-out split"] > 0
+    kept = job.summary["prompts"]["long_context"]["kept"]
+    assert kept + sum(drops.values()) == len(operators)
+    assert len(operators) > asked(20) - repeated, "a second pass asked for what lacked"
+    answered = [request for request in teacher.asked if "\n\n" in request.messages[0]["content"]]
+    assert job.summary["drops"]["answers"] == {"cut": sum(request.seed % 5 == 0 for request in answered)}
+
+
+def test_wrong_answers_are_no_rows(teacher, synthesize):
+    teacher.faults = {"wrong": 2}
+    job = synthesize(LONG, share=1.0)
+    assert job.rows["rows"] + job.summary["drops"]["answers"]["wrong"] == 20
+    assert 0 < job.rows["rows"] < 20
+
+
+def test_the_share_is_chosen_by_the_prompts_id(teacher, synthesize):
+    job = synthesize({"long_context": {**LONG["long_context"], "rows": 60}}, share=0.3)
+    prompts, rows = read_table(job.folder, "prompts"), read_table(job.folder, "rows")
+    assert {row.parents[0] for row in rows} == {p.id for p in prompts if generate.in_share(p, 0.3)}
+    assert 6 <= len(rows) <= 32
+    assert not any(generate.in_share(prompt, 0.0) for prompt in prompts)
+
+
+def test_another_round_has_other_prompts_and_the_same_one_the_same_bytes(teacher, synthesize):
+    first, again, other = synthesize(LONG), synthesize(LONG, "again"), synthesize(LONG, "other", seed=8)
+    for table in ("prompts.parquet", "rows.parquet"):
+        assert (first.folder / table).read_bytes() == (again.folder / table).read_bytes()
+    ids = [{prompt.id for prompt in read_table(job.folder, "prompts")} for job in (first, other)]
+    assert not ids[0] & ids[1]
+
+
+@pytest.mark.parametrize("chunks", [1, 3, 5])
+def test_stopped_anywhere_it_goes_on_with_the_chunks_it_lacks(teacher, synthesize, chunks):
+    teacher.faults = {"unfaithful": 4}
+    whole = synthesize(LONG, share=1.0)
+    in_all = len(teacher.asked)
+    teacher.asked.clear()
+    reports = []
+    with pytest.raises(Interrupted):
+        fields = {"report": reports.append, "stopping": lambda: len(reports) == chunks}
+        synthesize(LONG, "stopped", fields=fields, share=1.0)
+    resumed = synthesize(LONG, "stopped", share=1.0)
+    assert len(teacher.asked) == in_all
+    for table in ("prompts.parquet", "rows.parquet"):
+        assert (resumed.folder / table).read_bytes() == (whole.folder / table).read_bytes()
+    assert resumed.summary == whole.summary
+
+
+def test_a_file_gives_a_seeded_choice_and_its_answers_need_no_check(teacher, synthesize, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": f"Say something about {i}."}) for i in range(50)))
+    source = {"general": {"from": "file", "path": "mine.jsonl", "rows": 10}}
+    inputs = {file_input("general"): str(path)}
+    job = synthesize(source, inputs=inputs, share=1.0)
+    other = synthesize(source, "other", seed=8, inputs=inputs, share=1.0)
+    prompts, elsewhere = (read_table(j.folder, "prompts") for j in (job, other))
+    assert [prompt.source for prompt in prompts] == ["mine.jsonl"] * 10
+    assert {prompt.id for prompt in prompts} != {prompt.id for prompt in elsewhere}
+    assert job.rows == {"prompts": 10, "rows": 10}
+    assert job.summary["drops"]["general"] == {"surplus": 40}
+
+
+def test_a_file_for_a_capability_of_the_world_keeps_off_its_heldout_side(teacher, synthesize, tmp_path):
+    texts = [f"Question number {i}?" for i in range(60)]
+    sides = Counter(world.split(Prompt(({"role": "user", "content": text},), "tool_use")) for text in texts)
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": text, "capability": "chat"}) for text in texts))
+    job = synthesize(
+        {"tool_use": {"from": "file", "path": "mine.jsonl", "rows": 60}},
+        inputs={file_input("tool_use"): str(path)},
+    )
+    assert sides["heldout"] > 0
+    assert job.summary["drops"]["tool_use"] == {"held-out split": sides["heldout"]}
+    assert {prompt.capability for prompt in read_table(job.folder, "prompts")} == {"tool_use"}
+
+
+def test_a_teacher_that_writes_nothing_usable_is_said_with_reasons(teacher, synthesize):
+    teacher.faults = {"unfaithful": 1}
+    with pytest.raises(UserError, match=r"teacher wrote no usable prompt; .*'unfaithful': \d+"):
+        synthesize(LONG)
+
+
+def test_a_random_model_is_such_a_teacher(tiny_model, synthesize):
+    inputs, fields = {"teacher": tiny_model}, {"machine": Machine(device="cpu", threads=1)}
+    with pytest.raises(UserError, match="no usable prompt"):
+        synthesize({"instructions": {"rows": 3}}, inputs=inputs, fields=fields, max_new_tokens=8)
+
+
+def test_languages_are_asked_for_in_equal_parts():
+    source = GenerateConfig(prompts={"multilingual": {"rows": 1, "languages": ["de", "th", "hi"]}}).prompts[
+        "multilingual"
+    ]
+    specs = generate.draw_specs("multilingual", source, 10, 3)
+    assert Counter(spec["language"] for spec in specs) == {"de": 4, "th": 3, "hi": 3}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "reason"),
+    [
+        ({}, "prompt pool is empty"),
+        ({"cooking": {"rows": 1}}, "the world has no capability cooking"),
+        ({"general": {"from": "file", "rows": 1}}, "path goes with"),
+        ({"tool_use": {"path": "x.jsonl", "rows": 1}}, "path goes with"),
+        ({"tool_use": {"rows": 0}}, "greater than or equal to 1"),
+        ({"multilingual": {"rows": 1, "languages": ["tlh"]}}, "not tlh"),
+        ({"tool_use": {"rows": 1, "level": 3}}, "level"),
+    ],
+)
+def test_pools_that_are_none(prompts, reason):
+    with pytest.raises(ValidationError, match=reason):
+        GenerateConfig(prompts=prompts)
+
+
+def test_a_config_survives_its_own_dump():
+    config = GenerateConfig(prompts=LONG)
+    assert GenerateConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+class FileScope:
+    name, round = "synthesize", 1
+
+    def model(self, name):
+        return f"model {name}"
+
+    def file(self, path):
+        return External(path, "f", Size())
+
+
+def test_wiring_takes_the_teacher_and_each_file():
+    config = GenerateConfig(prompts={**LONG, "general": {"from": "file", "path": "mine.jsonl", "rows": 5}})
+    wired = SPEC.wire(config, FileScope())
+    assert wired == {"teacher": "model teacher", "file-general": External("mine.jsonl", "f", Size())}
+
+
+def test_the_estimate_counts_writing_and_answering():
+    config = GenerateConfig(prompts=LONG, share=0.5, max_new_tokens=50)
+    size = SPEC.estimate(config, {"teacher": Size(parameters=10)}, Machine())
+    assert (size.rows, size.responses) == (20, 10)
+    assert size.tokens == 26 * 2 * 150 + (20 * 100 + 20 * 50) // 2
