@@ -53,7 +53,8 @@ def table(config: type[BaseModel]) -> str:
     lines = ["| Field | Type | Default | Meaning |", "|---|---|---|---|"]
     for name, info in config.model_fields.items():
         mark = "*operational* · " if is_operational(info) else ""
-        cells = [f"`{info.alias or name}`", f"`{type_name(info.annotation)}`", default(info), mark + (info.description or "")]
+        meaning = mark + (info.description or "")
+        cells = [f"`{info.alias or name}`", f"`{type_name(info.annotation)}`", default(info), meaning]
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

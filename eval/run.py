@@ -47,6 +47,8 @@ def _gradable(job: Job) -> list[Prompt]:
     unchecked = [prompt.id for prompt in prompts if prompt.check is None]
     if unchecked:
         raise UserError(f"{folder}: {len(unchecked)} prompts have no check to grade by, first {unchecked[0]}")
+    for prompt in prompts:
+        grade(prompt.check, {"role": "assistant", "content": "a trial, so that a faulty check is told before the work"})
     return prompts
 
 

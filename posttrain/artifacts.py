@@ -41,7 +41,8 @@ class Manifest:
     key: str
     config: dict[str, Any]
     parents: dict[str, Any]
-    """Input name → `{"key", "content"}` of an artifact, `{"source", "fingerprint"}` of something from outside, or a list of them."""
+    """Input name → `{"key", "content"}` of an artifact, `{"source", "fingerprint"}` of something from outside, or a
+    list of them."""
     files: dict[str, FileRecord]
     content: str
     source_hash: str
@@ -86,7 +87,8 @@ def verify(folder: Path) -> None:
 
 
 def write_manifest(folder: Path, **fields: Any) -> Manifest:
-    """Hash every file of `folder`, write its manifest durably and return it. `fields` are those of Manifest but files and content."""
+    """Hash every file of `folder`, write its manifest durably and return it. `fields` are those of Manifest but files
+    and content."""
     files = {
         str(path.relative_to(folder)): FileRecord(path.stat().st_size, file_sha256(path))
         for path in sorted(folder.rglob("*"))

@@ -12,7 +12,8 @@ TRAINING_FLOPS = 6
 WEIGHT_BYTES = 2
 TRAINING_BYTES = 16
 ACTIVATION_BYTES = 34
-"""Bytes a token, layer and hidden unit keeps for the backward pass (Korthikanti et al. 2022, 2205.05198, equation 2, without attention scores)."""
+"""Bytes a token, layer and hidden unit keeps for the backward pass (Korthikanti et al. 2022, 2205.05198, equation 2,
+without attention scores)."""
 
 
 def forward_seconds(parameters: int, tokens: int, machine: Machine) -> float:
@@ -28,6 +29,6 @@ def forward_memory(parameters: int) -> int:
 
 
 def training_memory(parameters: int, micro_batch_tokens: int) -> int:
-    """Depth times width is taken from the parameter count: 12 · layers · hidden² ≈ parameters, at hidden ≈ 128 · layers."""
+    """Depth and width are taken from the parameter count: 12 · layers · hidden² ≈ parameters, hidden ≈ 128 · layers."""
     layers = max(1.0, (parameters / (12 * 128**2)) ** (1 / 3))
     return int(TRAINING_BYTES * parameters + ACTIVATION_BYTES * micro_batch_tokens * layers * 128 * layers)

@@ -64,7 +64,10 @@ class Scope(Protocol):
     """The suffix of this instance of an expanded stage, else empty."""
 
     def newest(self, kind: str, optional: bool = False) -> Any:
-        """The latest stage before this one that provides `kind`; None, or with `optional` false a UserError, if none does."""
+        """The latest stage before this one that provides `kind`.
+
+        Where none does: None with `optional`, else UserError.
+        """
 
     def this_round(self, kind: str) -> list[Any]:
         """Every stage of this round, before this one, that provides `kind`."""
@@ -73,7 +76,10 @@ class Scope(Protocol):
         """Every stage before this one, in any round, that provides `kind`."""
 
     def model(self, name: str) -> Any:
-        """`previous`: the checkpoint the round before ended with, or base. A stage's name: its checkpoint of this round. Else a key of `models:`."""
+        """`previous`: what the round before ended with, or base. A stage's name: its checkpoint of this round.
+
+        Else a key of `models:`.
+        """
 
     def file(self, path: str) -> External:
         """A user's file, relative to the recipe; UserError when it is not there."""
@@ -83,9 +89,10 @@ class Scope(Protocol):
 class StageSpec:
     """The torch-free description of a stage.
 
-    `provides(config)` names the kinds of table or checkpoint that later stages may ask the scope for. `wire(config, scope)`
-    returns the inputs by name, or raises UserError saying which stage is missing before it. `estimate(config, sizes,
-    machine)` says what it will cost. `version` is raised when the same config and inputs would now give another result.
+    `provides(config)` names the kinds of table or checkpoint that later stages may ask the scope for.
+    `wire(config, scope)` returns the inputs by name, or raises UserError saying which stage is missing before it.
+    `estimate(config, sizes, machine)` says what it will cost. `version` is raised when the same config and inputs
+    would now give another result.
     """
 
     module: str
@@ -95,7 +102,7 @@ class StageSpec:
     wire: Callable[[Any, Scope], dict[str, Input]]
     estimate: Callable[[Any, Mapping[str, Any], Machine], Size]
     expand: Callable[[Any, Scope], list[str]] | None = None
-    """For a stage that runs several times a round (evaluation): the suffix of each instance, `evaluate` → `evaluate-sft`.
+    """For a stage that runs several times a round: the suffix of each instance, `evaluate` → `evaluate-sft`.
     While an instance is wired, `scope.instance` is its suffix."""
 
 

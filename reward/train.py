@@ -16,16 +16,17 @@ from posttrain.data.tables import iter_table
 from posttrain.engines.loading import Loaded, load_model
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from posttrain.train.batches import PairCollator, length, micro_batch, refuse_long, render_pair
+from posttrain.train.batches import length, micro_batch, model_inputs, refuse_long, render_pair
 from posttrain.train.checkpoint import save_checkpoint
-from posttrain.train.trainer import GlobalBatchMixin, arguments, read_inputs, train
+from posttrain.train.losses import bradley_terry_loss
+from posttrain.train.trainer import GlobalBatchMixin, arguments, pair_collator, read_inputs, train
 
 WILSON_Z = 1.959964
 """The 97.5% point of the normal distribution, for 95% intervals."""
 
 
 class PreferenceTrainer(GlobalBatchMixin, RewardTrainer):
-    """RewardTrainer (−log σ(r_chosen − r_rejected)) whose loss is the mean over the pairs of the global batch."""
+    """RewardTrainer on rendered pairs, whose prompts may be shared, with the mean loss over the global batch."""
 
     def items(self, batch: dict[str, torch.Tensor]) -> int:
         return len(batch["input_ids"]) // 2
@@ -33,9 +34,11 @@ class PreferenceTrainer(GlobalBatchMixin, RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """TRL's mean over the micro-batch, weighted by its part of the global batch."""
-        pairs = self.items(inputs)
-        return self.share(super().compute_loss(model, inputs) * pairs, num_items_in_batch)
+        """Bradley-Terry, summed over the pairs of the micro-batch, over those of the global batch."""
+        chosen, rejected = rewards(model, inputs)
+        margin = (chosen - rejected).detach()
+        self.note(accuracy=(margin > 0).float().mean().item(), margin=margin.mean().item())
+        return self.share(bradley_terry_loss(chosen, rejected).sum(), num_items_in_batch)
 
 
 def run(job: Job) -> None:
@@ -55,8 +58,9 @@ def run(job: Job) -> None:
     refuse_long(examples + measured, job.config.max_length or loaded.model.config.max_position_embeddings)
     trainer = PreferenceTrainer(
         model=loaded.model,
-        args=arguments(job, TrlArguments, len(examples), rows_each=2),
-        train_dataset=Dataset.from_list([{name: e[name] for name in ("chosen_ids", "rejected_ids")} for e in examples]),
+        args=arguments(job, TrlArguments, len(examples), rows_each=2, remove_unused_columns=False),
+        train_dataset=Dataset.from_list(examples),
+        data_collator=pair_collator(loaded),
         processing_class=loaded.renderer.tokenizer,
     )
     lines = train(job, trainer, examples)
@@ -79,6 +83,12 @@ def reward_model(loaded: Loaded, seed: int) -> Loaded:
     return Loaded(model.to(loaded.device), loaded.renderer)
 
 
+def rewards(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rewards of the chosen and of the rejected answers of a PairCollator's batch, shape (B) each."""
+    scores = model(**model_inputs(model, batch)).logits.float().squeeze(-1)
+    return scores[::2], scores[1::2]
+
+
 def distinct_pairs(job: Job, renderer: Renderer) -> list[Pair]:
     """All pairs, each once, in sorted id order, without those that differ in white space only (Llama 3, 4.2.1)."""
     folders = read_inputs(job, "preferences")
@@ -99,14 +109,13 @@ def is_held_out(pair: Pair, share: float) -> bool:
 def margins(job: Job, loaded: Loaded, examples: Sequence[dict[str, Any]]) -> list[float]:
     """Reward of chosen minus reward of rejected, in the order of `examples`, computed in batches of similar length."""
     loaded.model.eval()
-    collate, found = PairCollator(loaded.renderer.pad_id), [0.0] * len(examples)
+    collate, found = pair_collator(loaded), [0.0] * len(examples)
     order = sorted(range(len(examples)), key=lambda i: (length(examples[i]), i))
     size = micro_batch(job.config.batch_size, job.machine, rows_each=2)
     for start in range(0, len(order), size):
         part = order[start : start + size]
-        batch = collate([examples[i] for i in part])
-        inputs = {name: batch[name].to(loaded.device) for name in ("input_ids", "attention_mask")}
-        chosen, rejected = loaded.model(**inputs, use_cache=False).logits.float().squeeze(-1).chunk(2)
+        batch = {name: value.to(loaded.device) for name, value in collate([examples[i] for i in part]).items()}
+        chosen, rejected = rewards(loaded.model, batch)
         for i, margin in zip(part, (chosen - rejected).tolist(), strict=True):
             found[i] = margin
     return found

@@ -68,12 +68,12 @@ def _drops(pools: dict[str, Pool]) -> dict[str, dict[str, int]]:
 
 
 def _from_file(job: Job, capability: str, source: PromptSource) -> Pool:
-    """A seeded choice of a file's prompts; of a capability of the world, only those on its training side."""
+    """A file's prompts of this capability; where that is one of the world's, only those on its training side."""
     pool = Pool(source.rows)
     read: list[Prompt] = read_rows(Path(job.inputs[file_input(capability)]), "prompts", capability)
     for prompt in read:
         reason = "held-out split" if capability in WORLD and split(prompt) == "heldout" else None
-        _keep(pool, replace(prompt, capability=capability), reason)
+        _keep(pool, prompt, "other capability" if prompt.capability != capability else reason)
     return pool
 
 

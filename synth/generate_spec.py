@@ -27,7 +27,8 @@ class PromptSource(Config):
     rows: int = Field(ge=1)
     """Prompts wanted in each round; from a file that has more, a seeded choice."""
     path: str | None = None
-    """The file of `from: file`, seen from the recipe's folder; None with `from: synth`."""
+    """The file of `from: file`, seen from the recipe's folder; its lines that name another capability are left out, so
+    that entries may share a file. None with `from: synth`."""
     languages: tuple[str, ...] = LANGUAGES
     """Languages of multilingual prompts, in equal parts; other capabilities are in English."""
     lengths: tuple[int, ...] = Field(LENGTHS, min_length=1)

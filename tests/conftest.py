@@ -6,7 +6,8 @@ import pytest
 
 TEXTS = [
     "The cat sat on the mat and looked at 42 birds.",
-    'Given the following functions, please respond with a JSON for a function call {"name": "f", "parameters": {"city": "Rom"}}',
+    "Given the following functions, please respond with a JSON for a function call "
+    '{"name": "f", "parameters": {"city": "Rom"}}',
     "Wie ist das Wetter in München? Quel temps fait-il à Paris? ¿Qué hora es? สวัสดี नमस्ते",
 ] * 3
 

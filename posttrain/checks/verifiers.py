@@ -152,7 +152,8 @@ RULES: dict[str, Callable[[str, Args], bool]] = {
     "words": lambda text, rule: rule.get("least", 0) <= len(text.split()) <= rule.get("most", len(text.split())),
     "lines": lambda text, rule: len(text.splitlines()) == rule["count"],
 }
-"""Checkable constraints in the manner of IFEval (arXiv 2311.07911). `items` {layout, items, before?}: exactly these items
-in this order and layout, letters' case aside, `before` a closing text; `case` {case, before?}; `words` {least?, most?}."""
+"""Checkable constraints in the manner of IFEval (arXiv 2311.07911). `items` {layout, items, before?}: exactly these
+items in this order and layout, letters' case aside, `before` a closing text; `case` {case, before?}; `words` {least?,
+most?}."""
 
 VERIFIERS: dict[str, Verifier] = {"exact": exact, "tool_calls": tool_calls, "constraints": constraints}

@@ -2,7 +2,7 @@
 
 `messages`      {"messages": [..., assistant], "tools"?}                   → Row
 `prompts`       {"messages": [...]} or {"prompt": text}, "tools"?, "check"? → Prompt
-`heldout`       the same as prompts, to evaluate on
+`heldout`       the same as prompts, to evaluate on, so each has a check
 `preferences`   {"prompt" or "messages", "chosen", "rejected", "tools"?}    → Pair
 Chosen and rejected are a text, a message, or a list of messages, which may repeat the prompt.
 Each line may also carry `capability`, `language` and `source`; other keys are left out.
@@ -103,6 +103,12 @@ def _prompt(record: Record, about: dict[str, Any]) -> Prompt:
     return Prompt(messages=_prompt_messages(record), check=_check(record.get("check")), **about)
 
 
+def _heldout(record: Record, about: dict[str, Any]) -> Prompt:
+    prompt = _prompt(record, about)
+    _require(prompt.check is not None, "has no check, and a checkpoint's answer to it could not be graded")
+    return prompt
+
+
 def _pair(record: Record, about: dict[str, Any]) -> Pair:
     if "prompt" in record or "messages" in record:
         prompt = _prompt_messages(record)
@@ -115,7 +121,7 @@ def _pair(record: Record, about: dict[str, Any]) -> Pair:
 
 
 Builder = Callable[[Record, dict[str, Any]], Any]
-BUILDERS: dict[str, Builder] = {"messages": _row, "prompts": _prompt, "preferences": _pair, "heldout": _prompt}
+BUILDERS: dict[str, Builder] = {"messages": _row, "prompts": _prompt, "preferences": _pair, "heldout": _heldout}
 TABLE_OF: dict[str, str] = {"messages": "rows", "prompts": "prompts", "preferences": "pairs", "heldout": "prompts"}
 assert BUILDERS.keys() == TABLE_OF.keys() == KIND_OF.keys()
 

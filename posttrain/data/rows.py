@@ -141,10 +141,8 @@ class Candidates:
     scores: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
-def gather(
-    prompts: Iterable[Prompt], responses: Iterable[Response], scores: Iterable[Score] = ()
-) -> list[Candidates]:
-    """Join the three tables by id. Prompts come in sorted id order, responses by index; prompts without any are left out."""
+def gather(prompts: Iterable[Prompt], responses: Iterable[Response], scores: Iterable[Score] = ()) -> list[Candidates]:
+    """Join the three tables by id: prompts in sorted id order, responses by index. Prompts without any are left out."""
     of_prompt: dict[str, list[Response]] = {}
     for response in responses:
         of_prompt.setdefault(response.prompt_id, []).append(response)

@@ -1,5 +1,6 @@
 """Loading a model with its renderer, and one sentence for everything that can be wrong with the folder."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,10 @@ def check_folder(path: str | Path) -> None:
         raise UserError(f"model {path} is a file; name the folder that holds config.json and the weights")
     if not (folder / "config.json").is_file():
         raise UserError(f"model {path} has no config.json; name a checkpoint folder in Hugging Face format")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the config.json of model {path} cannot be read ({error}); save the model again") from error
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"model {path} has no *.safetensors; save it with save_pretrained (pickles are not read)")
 

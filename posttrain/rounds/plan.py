@@ -1,13 +1,13 @@
 """The plan: every stage of every round with its inputs, key and estimate, before anything runs.
 
 A stage's key = its module and version + its semantic config + its seed + the keys of its parents and the fingerprints
-of what comes from outside. So the whole plan has keys without running anything, and a finished artifact is found by key.
+of what comes from outside. So the whole plan has keys before anything runs, and a finished artifact is found by key.
 """
 
 import hashlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -145,12 +145,19 @@ class _Scope:
         if name == "previous":
             before = [node for node in map(self.end_of_round, range(1, self.round)) if node]
             return before[-1] if before else self.model("base")
-        made = [node for node in self.nodes if node.round == self.round and node.name == name and node.provides("checkpoint")]
+        made = [
+            node
+            for node in self.nodes
+            if node.round == self.round and node.name == name and node.provides("checkpoint")
+        ]
         if made:
             return made[-1]
         if name in self.externals:
             return self.externals[name]
-        raise UserError(f"there is no model {name!r}: neither a checkpoint made before it in this round nor one of models: {', '.join(self.externals)}")
+        raise UserError(
+            f"there is no model {name!r}: neither a checkpoint made before it in this round "
+            f"nor one of models: {', '.join(self.externals)}"
+        )
 
     def file(self, path: str) -> External:
         return file_source(path, self.recipe.tree.folders)
@@ -163,9 +170,22 @@ class _Scope:
 
 def _key(entry: StageEntry, inputs: dict[str, Any], seed: int, place: str) -> str:
     def of(item: Any) -> Any:
-        return [of(i) for i in item] if isinstance(item, list) else item.key if isinstance(item, Node) else item.fingerprint
+        return (
+            [of(i) for i in item]
+            if isinstance(item, list)
+            else item.key
+            if isinstance(item, Node)
+            else item.fingerprint
+        )
 
-    parts = [entry.spec.module, entry.spec.version, semantic(entry.config), seed, place, {k: of(v) for k, v in inputs.items()}]
+    parts = [
+        entry.spec.module,
+        entry.spec.version,
+        semantic(entry.config),
+        seed,
+        place,
+        {k: of(v) for k, v in inputs.items()},
+    ]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:16]
 
 
@@ -222,7 +242,9 @@ def state(node: Node, root: Path, plan: Plan) -> str:
 
 def _parents_unchanged(node: Node, manifest: Manifest, root: Path) -> bool:
     try:
-        return manifest.key == node.key and canonical_json(_contents(manifest.parents)) == canonical_json(_contents(parents_record(node, root)))
+        return manifest.key == node.key and canonical_json(_contents(manifest.parents)) == canonical_json(
+            _contents(parents_record(node, root))
+        )
     except UserError:
         return False
 
@@ -262,5 +284,5 @@ def _node_dict(node: Node, root: Path, plan: Plan) -> dict[str, Any]:
         "id": node.id, "round": node.round, "name": node.name, "stage": node.spec.module, "key": node.key,
         "seed": node.seed, "state": state(node, root, plan), "inputs": {k: of(v) for k, v in node.inputs.items()},
         "config": node.config.model_dump(mode="json"),
-        "expected": {name: getattr(node.size, name) for name in ("rows", "responses", "tokens", "parameters", "memory", "seconds", "note")},
+        "expected": asdict(node.size),
     }  # fmt: skip

@@ -37,7 +37,9 @@ def find_recipe(name: str, beside: Path | None = None) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    raise UserError(f"recipe {name!r}: no such file, and no shipped recipe of that name; shipped are {', '.join(shipped)}")
+    raise UserError(
+        f"recipe {name!r}: no such file, and no shipped recipe of that name; shipped are {', '.join(shipped)}"
+    )
 
 
 def tiny_models_folder() -> Path:

@@ -13,7 +13,7 @@ from posttrain.rounds.shipped import tiny_models_folder
 from posttrain.stages import External, Size
 
 WHOLE_FILE_BYTES = 64 << 20
-"""Larger files are fingerprinted by size, modification time and their first and last MiB, so that a plan stays quick."""
+"""Larger files are fingerprinted by size, time and their first and last MiB, so that a plan stays quick."""
 HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])")
 TEXT_BYTES_PER_TOKEN = 4
@@ -24,7 +24,9 @@ def model_source(name: str, source: ModelSource, folders: list[Path]) -> Externa
     if source.path in ("tiny/base", "tiny/teacher"):
         folder = tiny_models_folder() / source.path.removeprefix("tiny/")
         if not (folder / "config.json").is_file():
-            raise UserError(f"models.{name}: {source.path} is missing from the installation ({folder}); install posttrain again")
+            raise UserError(
+                f"models.{name}: {source.path} is missing from the installation ({folder}); install posttrain again"
+            )
         return External(str(folder), fingerprint(folder), Size(parameters=_parameters(folder, source)))
     path = _existing(source.path, folders)
     if path is not None:
@@ -35,7 +37,9 @@ def model_source(name: str, source: ModelSource, folders: list[Path]) -> Externa
         raise UserError(f"models.{name}: {source.path} not found (looked in {_places(folders)}), and it is no hub name")
     note = "" if source.revision else "hub revision not pinned"
     parameters = source.parameters or _parameters_in_name(source.path)
-    return External(source.path, f"hub:{source.path}@{source.revision or 'main'}", Size(parameters=parameters, note=note))
+    return External(
+        source.path, f"hub:{source.path}@{source.revision or 'main'}", Size(parameters=parameters, note=note)
+    )
 
 
 def file_source(name: str, folders: list[Path]) -> External:
@@ -97,7 +101,9 @@ def _parameters(folder: Path, source: ModelSource) -> int:
     try:
         return llama_parameters(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / 'config.json'} cannot be read as a Llama config ({error!r}); set parameters: in models") from error
+        raise UserError(
+            f"{folder / 'config.json'} cannot be read as a Llama config ({error!r}); set parameters: in models"
+        ) from error
 
 
 def llama_parameters(config: dict[str, Any]) -> int:

@@ -48,13 +48,17 @@ def load_tree(path: Path, sets: list[str]) -> Tree:
 def _with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
     path = path.resolve()
     if path in children:
-        raise UserError(f"{path.name}: `extends` goes in a circle: {' → '.join(p.parent.name for p in (*children, path))}")
+        raise UserError(
+            f"{path.name}: `extends` goes in a circle: {' → '.join(p.parent.name for p in (*children, path))}"
+        )
     own = read_yaml(path)
     parent_name = own.values.pop("extends", None)
     if parent_name is None:
         return own
     if not isinstance(parent_name, str):
-        raise RecipeError([f"{own.where(('extends',))} extends: expected the name or path of a recipe, got {parent_name!r}"])
+        raise RecipeError(
+            [f"{own.where(('extends',))} extends: expected the name or path of a recipe, got {parent_name!r}"]
+        )
     tree = _with_parents(find_recipe(parent_name, path.parent), (*children, path))
     tree.folders.insert(0, path.parent)
     merge(tree.values, own.values)
@@ -77,7 +81,9 @@ def read_yaml(path: Path) -> Tree:
     """One file, without its parents."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes is too large for a recipe (limit {MAX_FILE_BYTES:,})")
+            raise UserError(
+                f"{path}: {path.stat().st_size:,} bytes is too large for a recipe (limit {MAX_FILE_BYTES:,})"
+            )
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:

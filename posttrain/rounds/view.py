@@ -236,12 +236,17 @@ def _cell(column: dict[str, Any], name: str) -> Text:
 
 
 def _reward_lines(report: dict[str, Any]) -> Iterable[str]:
+    """Pair accuracy on held-out prompts, and what choosing by it gave against taking any of the K answers."""
     for model in report["reward_models"]:
-        if "accuracy" in model:
-            yield (
-                f"reward model, {model['title']}: pair accuracy {model['accuracy']:.2f} "
-                f"({model['low']:.2f}–{model['high']:.2f}, n={model['n']:,})"
-            )
+        held = model.get("heldout", {})
+        if held.get("accuracy") is not None:
+            interval = f"{held['low']:.2f}–{held['high']:.2f}, n={held['n']:,}"
+            yield f"{model['title']} model: pair accuracy {held['accuracy']:.2f} ({interval})"
+    for scores in report["scores"]:
+        found = scores.get("best_of_k", {}).get("all", {})
+        if "combined" in found:
+            best = f"best of K {found['combined']:.2f} against mean {found['mean']:.2f}, any {found['any']:.2f}"
+            yield f"{scores['title']}: {best}, n={found['n']:,}"
 
 
 def _gate_lines(report: dict[str, Any]) -> Iterable[str]:

@@ -79,11 +79,6 @@ def main() -> None:
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event, default=float) + "\n")
 
-    started = time.perf_counter()
-    # Imported before the first stage, and by all runs alike: a stage that imports torch late would else draw from a
-    # generator that was not seeded.
-    importlib.import_module("torch")
-    emit({"event": "ready", "seconds": time.perf_counter() - started})
     while True:
         order = Order(**json.loads(orders.get()))
         emit(perform(order, emit, stop.is_set))
@@ -170,8 +165,8 @@ def _finish(order: Order, spec: StageSpec, job: Job, measured: dict[str, Any]) -
         source_hash=order.source_hash, rows=job.rows, summary=job.summary, measured=measured, versions=_versions(),
     )  # fmt: skip
     gc.collect()
-    if measured["device"] != "cpu":
-        sys.modules["torch"].cuda.empty_cache()
+    if cuda := _cuda():
+        cuda.empty_cache()
 
 
 def _inputs(given: dict[str, Any]) -> dict[str, Any]:
@@ -184,11 +179,16 @@ def _inputs(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _seed_everything(seed: int) -> None:
-    """All global generators, so that a stage gives the same in a warm process and in a new one."""
-    numpy, torch = importlib.import_module("numpy"), importlib.import_module("torch")
+    """The global generators, so that a stage gives the same in a warm process and in a new one.
+
+    torch and numpy are imported by the stages that need them only. So a stage that draws from their global generators
+    imports them at the top of its module, not in a function.
+    """
     random.seed(seed)
-    numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed % 2**32)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
 
 
 @contextmanager
@@ -209,12 +209,11 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _reset_peak() -> None:
-    """Let the kernel's peak of resident memory start again (man 5 proc, clear_refs); elsewhere it is the whole run's."""
+    """Let the kernel's peak of resident memory start again (man 5 proc); elsewhere it is the whole run's."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if cuda := _cuda():
+        cuda.reset_peak_memory_stats()
 
 
 def _peak_bytes() -> int:
@@ -229,10 +228,16 @@ def _peak_bytes() -> int:
 
 
 def _device() -> dict[str, Any]:
-    cuda = sys.modules["torch"].cuda
-    if not cuda.is_available() or not cuda.max_memory_allocated():
+    cuda = _cuda()
+    if cuda is None or not cuda.max_memory_allocated():
         return {"device": "cpu"}
     return {"device": cuda.get_device_name(), "device_memory": cuda.max_memory_allocated()}
+
+
+def _cuda() -> Any:
+    """torch.cuda when a stage has imported torch and there is a device, else None."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import Sampler
 
 from posttrain.chat import FORMAT, Rendered, Renderer
@@ -110,25 +110,62 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Rendered pairs → one batch of 2·B rows, the chosen ones first.
+    """Rendered pairs → one batch of 2·B rows: chosen and rejected of each pair side by side.
 
-    `input_ids`, `attention_mask` and `mask` (the renderer's) have shape (2B, T); `reference` (2B) holds the reference
-    model's summed log-probabilities where the pairs carry them.
+    Unshared, `input_ids`, `attention_mask` and `mask` (the renderer's) hold whole rows. `shared`, they hold what follows
+    a pair's prompt but for its last token, (2B, T), `position_ids` with them, and `prefix_ids` and `prefix_mask` (B, P) the
+    rest of the prompts; `attention_mask` is then (2B, P + T). `reference` (B, 2) holds the reference model's summed
+    log-probabilities where the pairs carry them.
     """
 
     pad_id: int
+    shared: bool
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        ids = [pair[f"{side}_ids"] for side in ("chosen", "rejected") for pair in pairs]
-        masks = [pair[f"{side}_mask"] for side in ("chosen", "rejected") for pair in pairs]
+        rows = [(pair[f"{side}_ids"], pair[f"{side}_mask"]) for pair in pairs for side in ("chosen", "rejected")]
+        # The prompt's last token stays with the answers: it is what the first token of each is predicted from.
+        cuts = [prompt_length(mask) - 1 if self.shared else 0 for _, mask in rows]
         batch = {
-            "input_ids": pad_rows(ids, self.pad_id),
-            "attention_mask": pad_rows([[1] * len(row) for row in ids], 0),
-            "mask": pad_rows(masks, 0),
+            "input_ids": pad_rows([ids[cut:] for (ids, _), cut in zip(rows, cuts, strict=True)], self.pad_id),
+            "mask": pad_rows([mask[cut:] for (_, mask), cut in zip(rows, cuts, strict=True)], 0),
+            "attention_mask": pad_rows([[1] * (len(ids) - cut) for (ids, _), cut in zip(rows, cuts, strict=True)], 0),
         }
+        if self.shared:
+            prefixes = [ids[:cut] for (ids, _), cut in zip(rows, cuts, strict=True)][::2]
+            batch |= self._prefix(prefixes, torch.tensor(cuts), batch["attention_mask"])
         if "reference" in pairs[0]:
-            batch["reference"] = torch.tensor([pair["reference"][side] for side in (0, 1) for pair in pairs])
+            batch["reference"] = torch.tensor([pair["reference"] for pair in pairs])
         return batch
+
+    def _prefix(self, prefixes: list[list[int]], cuts: Tensor, attention: Tensor) -> dict[str, Tensor]:
+        """The prompts, right-padded: keys of padding are masked, and positions of the answers go on from `cuts`."""
+        mask = pad_rows([[1] * len(ids) for ids in prefixes], 0)
+        return {
+            "prefix_ids": pad_rows(prefixes, self.pad_id),
+            "prefix_mask": mask,
+            "attention_mask": torch.cat([mask.repeat_interleave(2, 0), attention], 1),
+            "position_ids": cuts[:, None] + torch.arange(attention.shape[1]),
+        }
+
+
+def prompt_length(mask: Sequence[int]) -> int:
+    """Tokens before the trained answer."""
+    return next(i for i, value in enumerate(mask) if value)
+
+
+def model_inputs(model: Any, batch: dict[str, Tensor], **prefix_options: Any) -> dict[str, Any]:
+    """What a forward pass over the rows of a PairCollator's batch takes; shared prompts are run here, once a pair,
+    with `prefix_options`.
+
+    Gradients flow through the cache, and answers do not see each other, so the result equals that of separate rows.
+    """
+    inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    if "prefix_ids" not in batch:
+        return {**inputs, "use_cache": False}
+    output = model(input_ids=batch["prefix_ids"], attention_mask=batch["prefix_mask"], use_cache=True, **prefix_options)
+    cache = output.past_key_values
+    cache.batch_repeat_interleave(2)
+    return {**inputs, "position_ids": batch["position_ids"], "past_key_values": cache, "use_cache": True}
 
 
 def preference_mask(mask_BT: Tensor, mask_format_tokens: bool) -> Tensor:
@@ -136,21 +173,17 @@ def preference_mask(mask_BT: Tensor, mask_format_tokens: bool) -> Tensor:
     return (mask_BT > 0) & (mask_BT != FORMAT) if mask_format_tokens else mask_BT > 0
 
 
-def token_logprobs(model: Any, input_ids_BT: Tensor, attention_BT: Tensor, wanted_BT: Tensor) -> Tensor:
+def token_logprobs(model: Any, inputs: dict[str, Any], wanted_BT: Tensor) -> Tensor:
     """Log-probability in nats of each token given those before it, shape (B, T); 0 where not `wanted`.
 
-    Only the positions before wanted tokens go through the output layer. On CUDA, where TRL's fused head (which
-    `model` must carry) runs in tiles, the logits never exist whole.
+    `inputs` are the forward pass's, with `input_ids` (B, T). Only positions before wanted tokens go through the output
+    layer. On CUDA, where TRL's fused head (which `model` must carry) runs in tiles, the logits never exist whole.
     """
-    targets = wanted_BT[:, 1:].bool()
-    if input_ids_BT.is_cuda:
-        labels = input_ids_BT.masked_fill(~wanted_BT.bool(), IGNORED)
-        found = model(input_ids=input_ids_BT, attention_mask=attention_BT, labels=labels, fused_lm_head=True).log_probs
-        return torch.nn.functional.pad(found, (1, 0))
-    before = torch.nn.functional.pad(targets, (0, 1))
-    logits_NV = model(
-        input_ids=input_ids_BT, attention_mask=attention_BT, logits_to_keep=before, use_cache=False
-    ).logits  # fmt: skip
-    found_N = -cross_entropy(logits_NV.float(), input_ids_BT[:, 1:][targets], reduction="none")
-    whole = torch.zeros(input_ids_BT.shape, dtype=found_N.dtype, device=found_N.device)
-    return whole.masked_scatter(torch.nn.functional.pad(targets, (1, 0)), found_N)
+    ids_BT, targets = inputs["input_ids"], wanted_BT[:, 1:].bool()
+    if ids_BT.is_cuda:
+        labels = ids_BT.masked_fill(~wanted_BT.bool(), IGNORED)
+        return pad(model(**inputs, labels=labels, fused_lm_head=True).log_probs, (1, 0))
+    logits_NV = model(**inputs, logits_to_keep=pad(targets, (0, 1))).logits
+    found_N = -cross_entropy(logits_NV.float(), ids_BT[:, 1:][targets], reduction="none")
+    whole = torch.zeros(ids_BT.shape, dtype=found_N.dtype, device=found_N.device)
+    return whole.masked_scatter(pad(targets, (1, 0)), found_N)

@@ -21,9 +21,9 @@ from posttrain.engines.loading import load_model
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from posttrain.train.batches import (
-    PairCollator,
     length,
     micro_batch,
+    model_inputs,
     preference_mask,
     refuse_long,
     render_pair,
@@ -31,7 +31,7 @@ from posttrain.train.batches import (
 )
 from posttrain.train.checkpoint import save_checkpoint
 from posttrain.train.losses import dpo_loss, length_normalised_nll, masked_sum
-from posttrain.train.trainer import GlobalBatchMixin, arguments, read_inputs, train
+from posttrain.train.trainer import GlobalBatchMixin, arguments, pair_collator, read_inputs, train
 
 JOURNAL = "reference"
 
@@ -57,11 +57,12 @@ class PairTrainer(GlobalBatchMixin, DPOTrainer):
     ) -> Tensor:
         """Preference term + nll_weight · NLL of the chosen answer per token, summed over the pairs."""
         mask = inputs["mask"]
-        logprobs = token_logprobs(model, inputs["input_ids"], inputs["attention_mask"], mask > 0)
+        logprobs = token_logprobs(model, model_inputs(model, inputs, logits_to_keep=1), mask > 0)
         sums = masked_sum(logprobs, preference_mask(mask, self.settings.mask_format_tokens))
-        (chosen, rejected), (ref_chosen, ref_rejected) = sums.chunk(2), inputs["reference"].chunk(2)
+        chosen, rejected = sums[::2], sums[1::2]
+        ref_chosen, ref_rejected = inputs["reference"].unbind(1)
         preference = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, self.settings.beta)
-        nll = length_normalised_nll(logprobs[: len(chosen)], mask[: len(chosen)] > 0)
+        nll = length_normalised_nll(logprobs[::2], mask[::2] > 0)
         self._note_rewards((chosen - ref_chosen).detach(), (rejected - ref_rejected).detach(), preference, nll)
         return self.share((preference + self.settings.nll_weight * nll).sum(), num_items_in_batch)
 
@@ -95,7 +96,7 @@ def run(job: Job) -> None:
             job, TrlArguments, len(examples), rows_each=2, remove_unused_columns=False, precompute_ref_log_probs=True
         ),
         train_dataset=dataset,
-        data_collator=PairCollator(loaded.renderer.pad_id),
+        data_collator=pair_collator(loaded),
         processing_class=loaded.renderer.tokenizer,
     )
     lines = train(job, trainer, examples)
@@ -137,7 +138,7 @@ def reference_logprobs(job: Job, examples: Sequence[dict[str, Any]]) -> dict[str
 @torch.no_grad()
 def _reference_chunk(job: Job, loaded: Any, pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Journal rows of one chunk, computed in batches of similar length."""
-    collate, rows = PairCollator(loaded.renderer.pad_id), []
+    collate, rows = pair_collator(loaded), []
     size = micro_batch(job.config.batch_size, job.machine, rows_each=2)
     by_length = sorted(pairs, key=lambda pair: (length(pair), pair["id"]))
     for start in range(0, len(by_length), size):
@@ -145,10 +146,11 @@ def _reference_chunk(job: Job, loaded: Any, pairs: Sequence[dict[str, Any]]) -> 
         batch = {name: value.to(loaded.device) for name, value in collate(part).items()}
         # The same mixed precision as the policy's in training, so that equal models give equal log-probabilities.
         with torch.autocast("cuda", torch.bfloat16, enabled=loaded.device.type == "cuda"):
-            logprobs = token_logprobs(loaded.model, batch["input_ids"], batch["attention_mask"], batch["mask"] > 0)
+            inputs = model_inputs(loaded.model, batch, logits_to_keep=1)
+            logprobs = token_logprobs(loaded.model, inputs, batch["mask"] > 0)
         sums = masked_sum(logprobs, preference_mask(batch["mask"], job.config.mask_format_tokens))
-        chosen, rejected = (side.tolist() for side in sums.chunk(2))
-        rows += [{"id": p["id"], "logprobs": [c, r]} for p, c, r in zip(part, chosen, rejected, strict=True)]
+        found = sums.view(-1, 2).tolist()
+        rows += [{"id": pair["id"], "logprobs": logprobs} for pair, logprobs in zip(part, found, strict=True)]
     return rows
 
 

@@ -16,6 +16,11 @@ def dpo_loss(
     return -logsigmoid(beta * logits_B)
 
 
+def bradley_terry_loss(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
+    """−log σ(r_chosen − r_rejected) for each pair of rewards, shape (B). Source: Llama 3, 4.1.2: no margin term."""
+    return -logsigmoid(chosen_B - rejected_B)
+
+
 def length_normalised_nll(logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """−(sum of the log-probabilities where mask) / (tokens where mask), shape (B); 0 for a row without any.
 

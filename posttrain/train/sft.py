@@ -29,7 +29,8 @@ class RowTrainer(GlobalBatchMixin, SFTTrainer):
     ) -> torch.Tensor:
         """Sum of −log p over the micro-batch's trained tokens, over those of the global batch (Llama 3, 4.1.3)."""
         wanted = inputs["labels"] != IGNORED
-        logprobs = token_logprobs(model, inputs["input_ids"], inputs["attention_mask"], wanted)
+        rows = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        logprobs = token_logprobs(model, {**rows, "use_cache": False}, wanted)
         return self.share(-logprobs.sum(), num_items_in_batch)
 
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from posttrain.engines.loading import choose_device
+from posttrain.engines.loading import Loaded, choose_device
 from posttrain.errors import StageFailed
 from posttrain.stages import Job
-from posttrain.train.batches import LENGTH_STEP, GlobalBatches, length, micro_batch
+from posttrain.train.batches import LENGTH_STEP, GlobalBatches, PairCollator, length, micro_batch
 
 Arguments = TypeVar("Arguments")
 
@@ -128,6 +128,11 @@ def train(job: Job, trainer: Any, examples: Sequence[dict[str, Any]]) -> list[di
     lines = reporter.lines
     job.summary |= {"steps": len(lines), "loss_first": lines[0]["loss"], "loss_last": lines[-1]["loss"]}
     return lines
+
+
+def pair_collator(loaded: Loaded) -> PairCollator:
+    """A pair's answers share their prompt on CPU; on CUDA activations are recomputed, which keeps no cache to share."""
+    return PairCollator(loaded.renderer.pad_id, shared=loaded.device.type == "cpu")
 
 
 def read_inputs(job: Job, *names: str) -> list[tuple[Path, str]]:

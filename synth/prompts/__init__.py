@@ -22,7 +22,9 @@ def operator_prompt(capability: str, operator: str, **variables: object) -> str:
     try:
         return template.render(variables).strip()
     except TemplateError as error:
-        raise UserError(f"{_place(path, error)}: {error}; given were {', '.join(sorted(variables)) or 'none'}") from error
+        raise UserError(
+            f"{_place(path, error)}: {error}; given were {', '.join(sorted(variables)) or 'none'}"
+        ) from error
 
 
 def operators(capability: str) -> list[str]:

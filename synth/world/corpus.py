@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.data.rows import Message, Prompt, Tool
-from synth.world import CAPABILITIES, make, operator_row, split
-from synth.world import instructions, long_context, multilingual, tool_use
+from synth.world import CAPABILITIES, long_context, make, multilingual, operator_row, split, tool_use
 from synth.world.base import Example, user
 from synth.world.words import NAMES, WORDS
 
@@ -135,5 +134,3 @@ def _operators(rng: random.Random, level: int) -> Conversation:
     for _ in range(rng.choice((1, 4))):
         messages += operator_row(make(capability, rng, "train", level, **options), rng).messages
     return Conversation(tuple(messages))
-
-

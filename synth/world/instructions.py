@@ -35,7 +35,7 @@ WORDINGS = (
 
 
 def draw(rng: random.Random, level: int = 1, words: list[str] | None = None) -> Spec:
-    """One task. Level 1: 3 or 4 words, a transform and a layout; level 2: 4 to 6 words, and a case, an ending or both."""
+    """One task. Level 1: 3 or 4 words, a transform, a layout; level 2: 4 to 6 words, and a case, an ending or both."""
     count = rng.randint(3, 4) if level == 1 else rng.randint(4, 6)
     extra = one_of(rng, ("upper", 0.35), ("ending", 0.35), ("both", 0.3)) if level == 2 else "none"
     return {

@@ -44,7 +44,7 @@ def draw(
     count: Callable[[str], int] = count_words,
     codes: int | None = None,
 ) -> Spec:
-    """One task of about a drawn length in tokens. Level 1: 3 to 6 codes, one asked; level 2: 8 to 12 codes, two asked."""
+    """One task of a drawn length in tokens. Level 1: 3 to 6 codes, one asked; level 2: 8 to 12 codes, two asked."""
     codes = codes or (rng.randint(3, 6) if level == 1 else rng.randint(8, 12))
     keys, values = rng.sample(KEYS, codes), rng.sample(WORDS, codes)
     needles = [[key, value] for key, value in zip(keys, values, strict=True)]

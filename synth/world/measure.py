@@ -91,10 +91,15 @@ def operator_accuracy(model: LlamaForCausalLM, renderer: Renderer, capability: s
 
 
 def table(
-    model: LlamaForCausalLM, renderer: Renderer, n: int, seed: int, lengths: tuple[int, ...] | None = None,
-    any_of: int = 0, operators: bool = False,
+    model: LlamaForCausalLM,
+    renderer: Renderer,
+    n: int,
+    seed: int,
+    lengths: tuple[int, ...] | None = None,
+    any_of: int = 0,
+    operators: bool = False,
 ) -> Iterator[str]:
-    """Lines: capability, level, greedy accuracy with interval, and where asked any-of-K at temperature 1 and operators."""
+    """Lines: capability, level, greedy accuracy with interval; where asked any-of-K at temperature 1, operators."""
     model.eval()
     for capability in CAPABILITIES:
         for level in (1, 2):

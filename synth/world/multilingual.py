@@ -1,4 +1,4 @@
-"""Multilingual: look up, add, take away, count weekdays and turn qualities round, asked and answered in one language."""
+"""Multilingual: look up, add, take away, count weekdays, turn qualities round, asked and answered in one language."""
 
 import random
 from typing import Any
@@ -11,9 +11,7 @@ from synth.world.words import NAMES
 CAPABILITY = "multilingual"
 
 
-def draw(
-    rng: random.Random, level: int = 1, language: str | None = None, names: list[str] | None = None
-) -> Spec:
+def draw(rng: random.Random, level: int = 1, language: str | None = None, names: list[str] | None = None) -> Spec:
     """One task. Level 2 has four facts, sums to 18, two days later, and a bystander in every story."""
     people = rng.sample(names or NAMES, 4)
     kind = one_of(rng, ("lookup", 0.35), ("plus", 0.15), ("minus", 0.15), ("day", 0.2), ("opposite", 0.15))

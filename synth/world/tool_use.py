@@ -66,7 +66,8 @@ GROUPS = (
            "{name} wants {count} {noun}."),
           "The {count} {noun} for {name} is {result}.", "city", "Deliver to {city}."),
     Group("convert", ("money", "price", "salary"), {"amount": "number", "source": "currency", "target": "currency"},
-          ("Convert a {noun} of {amount} {source} to {target}.", "How much is a {noun} of {amount} {source} in {target}?",
+          ("Convert a {noun} of {amount} {source} to {target}.",
+           "How much is a {noun} of {amount} {source} in {target}?",
            "Change the {noun} of {amount} {source} into {target}."),
           "The {noun} of {amount} {source} in {target} is {result}."),
 )  # fmt: skip
@@ -152,7 +153,7 @@ def gold(spec: Spec) -> Message:
 
 
 def faithful(spec: Spec, text: str) -> bool:
-    """Every call's noun and argument values stand in the text, in the order of the calls, and no other function's noun."""
+    """Every call's noun and argument values stand in the text, in the calls' order, and no other function's noun."""
     words = _tokens(text)
     wanted = [word for call in spec["calls"] for word in _values(call)]
     nouns = {FUNCTIONS[call["name"]][1] for call in spec["calls"]}

@@ -13,7 +13,6 @@ from posttrain.errors import Interrupted, UserError
 from posttrain.machine import Machine
 from posttrain.stages import Job, Size
 
-
 YES = Check("exact", {"answers": ["yes"]})
 
 

@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
+from trl import RewardConfig as TrlArguments
+from trl import RewardTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from posttrain.data.rows import Pair
 from posttrain.engines.loading import load_model
@@ -12,12 +16,13 @@ from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.stages import Job
 from posttrain.train.batches import PairCollator, render_pair
+from posttrain.train.trainer import arguments
 from reward import train
 from reward.train_spec import RewardConfig
 
 from ..posttrain.train.helpers import folder_with, make_job, make_pairs
 
-CONFIG = RewardConfig(learning_rate=1e-3, epochs=3, batch_size=8, heldout_share=0.3)
+CONFIG = RewardConfig(learning_rate=5e-3, epochs=4, batch_size=8, heldout_share=0.3)
 
 
 def job_of(folder: Path, model: Path, pairs: list[Pair], config: RewardConfig = CONFIG, **more: Any) -> Job:
@@ -48,14 +53,43 @@ def test_it_learns_repeats_and_is_measured_on_prompts_it_never_saw(tmp_path: Pat
 def test_the_score_is_read_at_the_end_of_turn_alone_and_padded(tmp_path: Path, tiny_model: Path) -> None:
     loaded = train.reward_model(load_model(tiny_model, Machine(device="cpu", threads=1)), seed=1)
     pairs = [render_pair(loaded.renderer, pair) for pair in make_pairs(6)]
-    batch = PairCollator(loaded.renderer.pad_id)(pairs)
     with torch.no_grad():
-        together = loaded.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
-        rows = [pair["chosen_ids"] for pair in pairs] + [pair["rejected_ids"] for pair in pairs]
-        for row, score in zip(rows, together.tolist(), strict=True):
-            hidden = loaded.model.base_model(input_ids=torch.tensor([row])).last_hidden_state[0]
+        alone = []
+        for row in [pair[f"{side}_ids"] for side in ("chosen", "rejected") for pair in pairs]:
             assert row[-1] == loaded.renderer.eot_id
-            assert loaded.model.score(hidden[-1]).item() == pytest.approx(score, abs=1e-5)
+            hidden = loaded.model.base_model(input_ids=torch.tensor([row])).last_hidden_state[0]
+            alone.append(loaded.model.score(hidden[-1]).item())
+        for shared in (True, False):
+            batch = PairCollator(loaded.renderer.pad_id, shared)(pairs)
+            chosen, rejected = train.rewards(loaded.model, batch)
+            assert [*chosen.tolist(), *rejected.tolist()] == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_loss_and_its_gradients_are_trls(tmp_path: Path, tiny_model: Path) -> None:
+    """TRL's own loss on whole rows is the oracle for ours on shared prompts."""
+    loaded = train.reward_model(load_model(tiny_model, Machine(device="cpu", threads=1)), seed=1)
+    job = job_of(tmp_path / "a", tiny_model, make_pairs(6))
+    examples = [render_pair(loaded.renderer, pair) for pair in make_pairs(6)]
+    trainer = train.PreferenceTrainer(
+        model=loaded.model,
+        args=arguments(job, TrlArguments, 6, rows_each=2, remove_unused_columns=False),
+        train_dataset=Dataset.from_list(examples),
+        data_collator=PairCollator(loaded.renderer.pad_id, shared=True),
+        processing_class=loaded.renderer.tokenizer,
+    )
+    whole_rows = DataCollatorForPreference(loaded.renderer.pad_id)(examples)
+    results = []
+    for loss in (
+        trainer.compute_loss(loaded.model, trainer.data_collator(examples), num_items_in_batch=torch.tensor(6)),
+        RewardTrainer.compute_loss(trainer, loaded.model, whole_rows),
+    ):
+        loaded.model.zero_grad()
+        loss.backward()
+        gradients = [p.grad.clone() for p in loaded.model.parameters() if p.grad is not None]
+        results.append((loss.item(), gradients))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
+    for ours, theirs in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
 def test_the_backbone_is_the_language_models_and_the_head_follows_the_seed(tiny_model: Path) -> None:

@@ -141,8 +141,8 @@ def test_stopped_anywhere_it_goes_on_with_the_chunks_it_lacks(teacher, synthesiz
     in_all = len(teacher.asked)
     teacher.asked.clear()
     reports = []
+    fields = {"report": reports.append, "stopping": lambda: len(reports) == chunks}
     with pytest.raises(Interrupted):
-        fields = {"report": reports.append, "stopping": lambda: len(reports) == chunks}
         synthesize(LONG, "stopped", fields=fields, share=1.0)
     resumed = synthesize(LONG, "stopped", share=1.0)
     assert len(teacher.asked) == in_all
@@ -169,7 +169,7 @@ def test_a_file_for_a_capability_of_the_world_keeps_off_its_heldout_side(teacher
     texts = [f"Question number {i}?" for i in range(60)]
     sides = Counter(world.split(Prompt(({"role": "user", "content": text},), "tool_use")) for text in texts)
     path = tmp_path / "mine.jsonl"
-    path.write_text("\n".join(json.dumps({"prompt": text, "capability": "chat"}) for text in texts))
+    path.write_text("\n".join(json.dumps({"prompt": text}) for text in texts))
     job = synthesize(
         {"tool_use": {"from": "file", "path": "mine.jsonl", "rows": 60}},
         inputs={file_input("tool_use"): str(path)},
@@ -177,6 +177,18 @@ def test_a_file_for_a_capability_of_the_world_keeps_off_its_heldout_side(teacher
     assert sides["heldout"] > 0
     assert job.summary["drops"]["tool_use"] == {"held-out split": sides["heldout"]}
     assert {prompt.capability for prompt in read_table(job.folder, "prompts")} == {"tool_use"}
+
+
+def test_capabilities_may_share_a_file_whose_lines_name_theirs(teacher, synthesize, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    lines = [{"prompt": "a", "capability": "chat"}, {"prompt": "b", "capability": "code"}, {"prompt": "c"}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    entry = {"from": "file", "path": "mine.jsonl", "rows": 5}
+    inputs = {file_input(name): str(path) for name in ("chat", "code")}
+    job = synthesize({"chat": entry, "code": entry}, inputs=inputs)
+    prompts = read_table(job.folder, "prompts")
+    assert {(p.messages[0]["content"], p.capability) for p in prompts} >= {("a", "chat"), ("b", "code")}
+    assert job.summary["drops"]["chat"] == job.summary["drops"]["code"] == {"other capability": 1}
 
 
 def test_a_teacher_that_writes_nothing_usable_is_said_with_reasons(teacher, synthesize):

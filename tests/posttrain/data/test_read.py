@@ -106,6 +106,7 @@ def test_every_form_of_a_preference_is_the_same_pair(write, record):
         ("messages", "[" * 100_000, "nested too deeply"),
         ("prompts", {"messages": [USER, ANSWER]}, "ends with an assistant message"),
         ("prompts", {"prompt": "x", "check": "exact"}, "check 'exact' has no name"),
+        ("heldout", {"prompt": "x"}, "has no check"),
         ("preferences", {"prompt": "Hi", "chosen": "Hello"}, "rejected is missing"),
         ("preferences", {"prompt": "Hi", "chosen": "Hello", "rejected": "Hello"}, "are the same"),
         ("preferences", {"prompt": "Hi", "chosen": [USER, ANSWER, ANSWER], "rejected": "x"}, "chosen has 2 messages"),

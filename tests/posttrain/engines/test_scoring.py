@@ -21,7 +21,9 @@ def as_messages(texts):
 def test_rewards_equal_separate_rows(tiny_reward_model):
     loaded = load_model(tiny_reward_model, MACHINE, "reward")
     users = [[{"role": "user", "content": text}] for text in PROMPTS]
-    conversations = [split_answers(loaded, user, (), as_messages(own)) for user, own in zip(users, ANSWERS, strict=True)]
+    conversations = [
+        split_answers(loaded, user, (), as_messages(own)) for user, own in zip(users, ANSWERS, strict=True)
+    ]
     plain = AutoModelForSequenceClassification.from_pretrained(tiny_reward_model, num_labels=1, dtype=torch.float32)
     expected = [
         [plain(torch.tensor([[*prompt, *tail]])).logits.item() for tail in tails] for prompt, tails in conversations

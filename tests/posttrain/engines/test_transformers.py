@@ -9,7 +9,10 @@ from posttrain.machine import Machine
 MACHINE = Machine(device="cpu", threads=1)
 WORDS = ["cat", "mat birds", "Wie ist das Wetter in Rom? " * 3, "42", "the " * 30, "नमस्ते สวัสดี"]
 REQUESTS = [Request(f"r{i}", ({"role": "user", "content": words},), seed=i) for i, words in enumerate(WORDS)]
-TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 def answers(folder, requests, sampling, machine=MACHINE):
@@ -33,9 +36,7 @@ def test_greedy_tokens_are_those_of_generate_in_a_padded_batch(tiny_model):
     for request in REQUESTS:
         expected = reference(tiny_model, engine.renderer.prompt(request.messages), 24)
         assert [completion.ids for completion in found[request.id]] == [expected, expected]
-    assert found["tools"][0].ids == reference(
-        tiny_model, engine.renderer.prompt(REQUESTS[0].messages, (TOOL,)), 24
-    )
+    assert found["tools"][0].ids == reference(tiny_model, engine.renderer.prompt(REQUESTS[0].messages, (TOOL,)), 24)
 
 
 def test_a_sample_does_not_depend_on_the_batch_it_is_in(tiny_model):
@@ -66,7 +67,9 @@ def test_text_finish_and_logprob_say_what_was_generated(tiny_model):
             assert completion.finish == ("stop" if stopped else "length")
             assert stopped or len(completion.ids) == 40
             assert not set(completion.ids[:-1]) & set(engine.renderer.stop_ids)
-            assert completion.text == engine.renderer.tokenizer.decode(completion.ids[:-1] if stopped else completion.ids)
+            assert completion.text == engine.renderer.tokenizer.decode(
+                completion.ids[:-1] if stopped else completion.ids
+            )
             finishes.add(completion.finish)
     assert finishes == {"stop", "length"}
 

@@ -38,9 +38,16 @@ def test_all_faults_come_at_once_with_line_and_nearest_key(tmp_path: Path) -> No
     text = text.replace("{from: synth, rows: 60,", "{from: file, path: my_prompts.jsonl, rows: 60,")
     text = text.replace("k: 8", "k: 0")
     said = problems_of(written(tmp_path, text))
-    lines = {needle: number for number, line in enumerate(text.splitlines(), 1) for needle in ("learning_rat:", "k: 0") if needle in line}
+    lines = {
+        needle: number
+        for number, line in enumerate(text.splitlines(), 1)
+        for needle in ("learning_rat:", "k: 0")
+        if needle in line
+    }
     assert said.startswith("3 checks failed")
-    assert f"recipe.yaml:{lines['learning_rat:']} round.dpo.learning_rat: unknown key; did you mean learning_rate?" in said
+    assert (
+        f"recipe.yaml:{lines['learning_rat:']} round.dpo.learning_rat: unknown key; did you mean learning_rate?" in said
+    )
     assert f"recipe.yaml:{lines['k: 0']} round.sample.k: input should be greater than or equal to 1, got 0" in said
     assert "my_prompts.jsonl not found" in said and str(tmp_path) in said
 
@@ -90,7 +97,12 @@ def _paths(value: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 BASE = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
 PATHS = _paths(BASE)
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(["sft", "base", "all", "1e999", ".."]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(["sft", "base", "all", "1e999", ".."]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )

@@ -14,6 +14,7 @@ from posttrain.train.batches import (
     GlobalBatches,
     PairCollator,
     micro_batch,
+    model_inputs,
     pad_rows,
     refuse_long,
     render_pair,
@@ -81,12 +82,30 @@ def test_logprobs_equal_log_softmax_of_single_rows(tiny_model: Path) -> None:
     """A padded batch gives what each row gives alone, taken from the full logits."""
     loaded = load_model(tiny_model, Machine(device="cpu", threads=1))
     pairs = [render_pair(loaded.renderer, pair) for pair in make_pairs(5)]
-    batch = PairCollator(loaded.renderer.pad_id)(pairs)
+    batch = PairCollator(loaded.renderer.pad_id, shared=False)(pairs)
     with torch.no_grad():
-        found = token_logprobs(loaded.model, batch["input_ids"], batch["attention_mask"], batch["mask"] > 0)
-        rows = [(p[f"{side}_ids"], p[f"{side}_mask"]) for side in ("chosen", "rejected") for p in pairs]
+        found = token_logprobs(loaded.model, model_inputs(loaded.model, batch), batch["mask"] > 0)
+        rows = [(p[f"{side}_ids"], p[f"{side}_mask"]) for p in pairs for side in ("chosen", "rejected")]
         for i, (ids, mask) in enumerate(rows):
             logits = loaded.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
             alone = [float(logits[t - 1, ids[t]]) if mask[t] else 0.0 for t in range(len(ids))]
             torch.testing.assert_close(found[i, : len(ids)], torch.tensor(alone), atol=1e-5, rtol=0)
             assert not found[i, len(ids) :].any()
+
+
+def test_shared_prompts_give_the_logprobs_and_gradients_of_separate_rows(tiny_model: Path) -> None:
+    """Each prompt is run once for both answers; prompts of different lengths stand in one batch."""
+    loaded = load_model(tiny_model, Machine(device="cpu", threads=1))
+    pairs = [render_pair(loaded.renderer, pair) for pair in make_pairs(7)]
+    results = []
+    for shared in (True, False):
+        batch = PairCollator(loaded.renderer.pad_id, shared)(pairs)
+        loaded.model.zero_grad()
+        found = token_logprobs(loaded.model, model_inputs(loaded.model, batch), batch["mask"] > 0)
+        found.sum().backward()
+        gradients = [parameter.grad.clone() for parameter in loaded.model.parameters()]
+        results.append((found[batch["mask"] > 0].tolist(), gradients, batch["input_ids"].shape[1]))
+    assert results[0][2] < results[1][2]
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
+    for ours, separate in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(ours, separate, atol=1e-5, rtol=1e-4)

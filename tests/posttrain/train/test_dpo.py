@@ -33,7 +33,7 @@ def job_of(folder: Path, model: Path, data: Path, config: DpoConfig = CONFIG, **
     return make_job(folder, config, {"pairs": [data], "init": model, "reference": model}, name="dpo", **more)
 
 
-def trainer_of(job: Job, **settings: Any) -> tuple[dpo.PairTrainer, Any, dict[str, torch.Tensor]]:
+def trainer_of(job: Job, shared: bool = True, **settings: Any) -> tuple[dpo.PairTrainer, Any, dict[str, torch.Tensor]]:
     """A trainer on the job's pairs, its model, and one batch with made-up reference log-probabilities."""
     from datasets import Dataset
     from trl import DPOConfig as TrlArguments
@@ -47,7 +47,7 @@ def trainer_of(job: Job, **settings: Any) -> tuple[dpo.PairTrainer, Any, dict[st
         model=loaded.model,
         args=arguments(job, TrlArguments, len(stored), rows_each=2, **more),
         train_dataset=Dataset.from_list(stored),
-        data_collator=PairCollator(loaded.renderer.pad_id),
+        data_collator=PairCollator(loaded.renderer.pad_id, shared),
         processing_class=loaded.renderer.tokenizer,
     )
     return trainer, loaded.model, trainer.data_collator(stored[:6])
@@ -62,8 +62,8 @@ def test_the_preference_term_and_its_gradients_are_trls(
     )
     chosen, rejected = batch["reference"].chunk(2)
     theirs = {
-        "input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"],
-        "completion_mask": preference_mask(batch["mask"], masked).long(),
+        "input_ids": batch["input_ids"][chosen_first], "attention_mask": batch["attention_mask"][chosen_first],
+        "completion_mask": preference_mask(batch["mask"], masked).long()[chosen_first],
         "ref_chosen_logps": chosen, "ref_rejected_logps": rejected,
     }  # fmt: skip
     results = []
@@ -82,6 +82,7 @@ def test_the_preference_term_and_its_gradients_are_trls(
 def test_the_nll_term_is_added_per_token_with_its_weight(tmp_path: Path, tiny_model: Path, data: Path) -> None:
     job = job_of(tmp_path / "a", tiny_model, data)
     trainer, model, batch = trainer_of(job)
+    rows = trainer_of(job, shared=False)[2]
     with torch.no_grad():
         losses = []
         for weight in (0.0, 0.2):
@@ -89,10 +90,10 @@ def test_the_nll_term_is_added_per_token_with_its_weight(tmp_path: Path, tiny_mo
             losses.append(trainer.compute_loss(model, dict(batch), num_items_in_batch=torch.tensor(6)).item())
         expected = 0.0
         for i in range(6):
-            length = int(batch["attention_mask"][i].sum())
-            ids = batch["input_ids"][i : i + 1, :length]
+            length = int(rows["attention_mask"][2 * i].sum())
+            ids = rows["input_ids"][2 * i : 2 * i + 1, :length]
             logits = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
-            taken = logits.gather(1, ids[0, 1:, None]).squeeze(1)[batch["mask"][i, 1:length] > 0]
+            taken = logits.gather(1, ids[0, 1:, None]).squeeze(1)[rows["mask"][2 * i, 1:length] > 0]
             expected += -taken.mean().item() / 6
     assert losses[1] - losses[0] == pytest.approx(0.2 * expected, rel=1e-4)
 

@@ -1,0 +1,175 @@
+"""Sampling and scoring with random tiny models: tables, resumption after a kill, equality with plain computation."""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from posttrain.chat import Renderer
+from posttrain.data.rows import Pair, gather
+from posttrain.data.tables import read_table
+from posttrain.errors import Interrupted, UserError
+from reward import sample, score
+from reward.sample_spec import SampleConfig
+from reward.score_spec import ScoreConfig
+from reward.scorers import combine
+from tests.reward.conftest import ask, call, say
+
+PROMPTS = [ask(f"{number} cats on the mat?" * (number + 1)) for number in range(5)]
+SAMPLING = SampleConfig(k=3, temperature=1.0, max_new_tokens=12, chunk=2)
+
+
+class StopAfter:
+    """Asks the run to stop at its `count`-th question."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def __call__(self):
+        self.left -= 1
+        return self.left == 0
+
+
+def table_bytes(job, table):
+    return (job.folder / f"{table}.parquet").read_bytes()
+
+
+@pytest.fixture
+def sampling_inputs(folder_of, tiny_model):
+    return {**folder_of(prompts=[*PROMPTS, PROMPTS[0]]), "model": tiny_model}
+
+
+def test_sample_writes_k_answers_for_each_prompt(job_of, sampling_inputs):
+    job = job_of(SAMPLING, sampling_inputs)
+    sample.run(job)
+    responses = read_table(job.folder, "responses")
+    assert [(r.prompt_id, r.index) for r in responses] == [
+        (i, k) for i in sorted(p.id for p in PROMPTS) for k in range(3)
+    ]
+    assert len({r.text for r in responses}) > 12
+    assert all(r.tokens <= 12 and r.logprob < 0 and r.made_by["temperature"] == 1.0 for r in responses)
+    assert job.rows == {"responses": 15}
+    assert job.tokens == sum(r.tokens for r in responses)
+    assert job.summary["drops"] == {"prompt_too_long": 0}
+
+
+def test_a_stopped_sampling_goes_on_where_it_was_and_ends_the_same(job_of, sampling_inputs):
+    whole = job_of(SAMPLING, sampling_inputs, "whole")
+    sample.run(whole)
+    with pytest.raises(Interrupted):
+        sample.run(job_of(SAMPLING, sampling_inputs, "stopped", stopping=StopAfter(2)))
+    events = []
+    resumed = job_of(SAMPLING, sampling_inputs, "stopped", report=events.append)
+    kept = set(resumed.journal("responses").chunks)
+    assert len(kept) == 2
+    sample.run(resumed)
+    read = [(r.prompt_id, r.index, r.text, r.logprob) for r in read_table(resumed.folder, "responses")]
+    assert read == [(r.prompt_id, r.index, r.text, r.logprob) for r in read_table(whole.folder, "responses")]
+    assert [event["done"] for event in events] == [6, 12, 15]
+
+
+def test_prompts_without_room_are_dropped_and_counted(job_of, folder_of, tiny_model):
+    long = ask("42 " * 1500)
+    job = job_of(SAMPLING, {**folder_of(prompts=[PROMPTS[0], long]), "model": tiny_model})
+    sample.run(job)
+    assert {r.prompt_id for r in read_table(job.folder, "responses")} == {PROMPTS[0].id}
+    assert job.summary["drops"] == {"prompt_too_long": 1}
+    only_long = {**job.inputs, "prompts": folder_of_one(job_of, long)}
+    with pytest.raises(UserError, match="none of the 1 prompts leaves room for 12 new tokens"):
+        sample.run(job_of(SAMPLING, only_long, "none"))
+
+
+def folder_of_one(job_of, prompt):
+    from posttrain.data.tables import write_table
+
+    folder = job_of(SAMPLING, {}, "one").folder
+    write_table(folder, "prompts", [prompt])
+    return folder
+
+
+def test_an_empty_pool_is_refused(job_of, folder_of, tiny_model):
+    with pytest.raises(UserError, match="holds no prompts"):
+        sample.run(job_of(SAMPLING, {**folder_of(prompts=[]), "model": tiny_model}))
+
+
+TEXTS = ("Rom", "Ulm", "Rom", call("f", a=[1, 2]), "Rom is a much longer answer…")
+
+
+@pytest.fixture
+def scoring_inputs(folder_of, tiny_reward_model):
+    responses = [response for prompt in PROMPTS for response in say(prompt, *TEXTS)]
+    pair = Pair(PROMPTS[0].messages, {"role": "assistant", "content": "Rom"}, {"role": "assistant", "content": "Ulm"},
+                "general", prompt_id=PROMPTS[0].id)  # fmt: skip
+    return {**folder_of(prompts=PROMPTS, responses=responses, preferences=[pair]), "reward_model": tiny_reward_model}
+
+
+def test_rewards_are_those_of_the_whole_conversation_read_by_transformers(job_of, scoring_inputs, tiny_reward_model):
+    job = job_of(ScoreConfig(reward=1.0, votes=1.5, chunk=2), scoring_inputs)
+    score.run(job)
+    responses = read_table(scoring_inputs["responses"], "responses")
+    found = gather(PROMPTS, responses, read_table(job.folder, "scores"))
+    renderer = Renderer.from_pretrained(tiny_reward_model)
+    plain = AutoModelForSequenceClassification.from_pretrained(tiny_reward_model, num_labels=1, dtype=torch.float32)
+    for item in found:
+        if item.prompt.id == PROMPTS[0].id:
+            assert set(item.scores["combined"]) == {None}
+            continue
+        expected = [
+            plain(
+                torch.tensor([renderer.conversation([*item.prompt.messages, renderer.message(text)]).ids])
+            ).logits.item()
+            for text in TEXTS
+        ]
+        assert item.scores["reward"] == pytest.approx(expected, abs=1e-5)
+        assert item.scores["reward"][0] == item.scores["reward"][2]
+        assert item.scores["votes"] == pytest.approx([math.log(2), 0, math.log(2), 0, 0])
+        wanted = combine(item.scores, {"reward": 1.0, "votes": 1.5}, 5)
+        assert item.scores["combined"] == pytest.approx(wanted)
+    assert "verifier" not in found[0].scores
+    assert job.summary["prompts"] == {"scored": 4, "annotated_left_out": 1}
+    assert job.rows == {"scores": 4 * 5 * 3}
+
+
+def test_best_of_k_is_measured_by_the_verifier(job_of, scoring_inputs):
+    job = job_of(ScoreConfig(reward=0.0, votes=1.0), {k: v for k, v in scoring_inputs.items() if k != "reward_model"})
+    score.run(job)
+    assert job.summary["best_of_k"]["all"] == {
+        "n": 4,
+        "mean": pytest.approx(0.4),
+        "any": 1.0,
+        "votes": 1.0,
+        "combined": 1.0,
+    }
+    assert set(job.summary["best_of_k"]) == {"all", "general"}
+
+
+def test_a_stopped_scoring_ends_bit_for_bit_the_same(job_of, scoring_inputs):
+    config = ScoreConfig(verifier=0.5, chunk=1)
+    whole = job_of(config, scoring_inputs, "whole")
+    score.run(whole)
+    with pytest.raises(Interrupted):
+        score.run(job_of(config, scoring_inputs, "stopped", stopping=StopAfter(2)))
+    resumed = job_of(config, scoring_inputs, "stopped")
+    assert len(resumed.journal("scores").chunks) == 2
+    score.run(resumed)
+    assert table_bytes(resumed, "scores") == table_bytes(whole, "scores")
+    assert resumed.tokens == whole.tokens
+
+
+def test_nothing_left_to_score_is_said(job_of, scoring_inputs, folder_of):
+    pairs = [
+        Pair(
+            p.messages,
+            {"role": "assistant", "content": "a"},
+            {"role": "assistant", "content": "b"},
+            "general",
+            prompt_id=p.id,
+        )
+        for p in PROMPTS
+    ]
+    from posttrain.data.tables import write_table
+
+    write_table(scoring_inputs["preferences"], "preferences", pairs)
+    with pytest.raises(UserError, match="nothing to score: 5 of 5 prompts"):
+        score.run(job_of(ScoreConfig(), scoring_inputs))

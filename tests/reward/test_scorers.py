@@ -1,0 +1,36 @@
+"""Votes, standardising and combining, on numbers worked out by hand."""
+
+import math
+
+import pytest
+
+from reward.scorers import best_index, combine, standardise, votes
+
+
+def test_votes_are_log_counts_of_equal_answers():
+    assert votes(["a", "b", "a", "a"]) == [math.log(3), 0.0, math.log(3), math.log(3)]
+
+
+def test_standardise_gives_mean_zero_and_unit_deviation():
+    assert standardise([1.0, 3.0]) == [-1.0, 1.0]
+    assert standardise([0.0, 0.0, 3.0]) == pytest.approx([-1 / math.sqrt(2), -1 / math.sqrt(2), math.sqrt(2)])
+
+
+@pytest.mark.parametrize("values", [[2.0, 2.0, 2.0], [2.0, 2.0 + 1e-9], [None, None], [5.0]])
+def test_a_scorer_without_an_opinion_adds_nothing(values):
+    assert standardise(values) == [0.0] * len(values)
+
+
+def test_an_ungraded_answer_stands_at_the_mean():
+    assert standardise([0.0, None, 1.0]) == [-1.0, 0.0, 1.0]
+
+
+def test_combined_is_the_weighted_sum_of_standardised_scorers():
+    scores = {"reward": [10.0, 30.0], "votes": [1.0, 0.0], "verifier": [0.0, 1.0]}
+    assert combine(scores, {"reward": 1.0, "votes": 1.5, "verifier": 0.0}, 2) == [-1.0 + 1.5, 1.0 - 1.5]
+    assert combine({}, {"reward": 1.0}, 2) == [0.0, 0.0]
+
+
+def test_best_is_the_first_of_equals_and_never_a_missing_one():
+    assert best_index([None, 1.0, 2.0, 2.0]) == 2
+    assert best_index([None, -5.0]) == 1

@@ -1,0 +1,73 @@
+"""The specs: torch-free, wired to what is there, with estimates that add up."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from pydantic import ValidationError
+
+from posttrain.errors import UserError
+from posttrain.machine import Machine
+from posttrain.stages import Size, load_spec
+from reward.sample_spec import SampleConfig
+from reward.score_spec import ScoreConfig
+from reward.select_spec import SelectConfig
+
+NAMES = ["reward.sample", "reward.annotate", "reward.score", "reward.select"]
+
+
+def scope_with(*kinds):
+    def newest(kind, optional=False):
+        if kind in kinds:
+            return f"the {kind}"
+        if optional:
+            return None
+        raise UserError(f"no stage makes {kind}")
+
+    return SimpleNamespace(newest=newest, model=lambda name: f"model {name}")
+
+
+def test_specs_load_without_heavy_packages():
+    code = (
+        f"import sys; from posttrain.stages import load_spec; [load_spec(n) for n in {NAMES}]; "
+        "print([m for m in ('torch', 'numpy', 'pyarrow', 'transformers') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_score_asks_for_a_reward_model_only_when_it_weighs_something():
+    wire = load_spec("reward.score").wire
+    without = wire(ScoreConfig(reward=0, votes=1), scope_with("prompts", "responses"))
+    assert without == {"prompts": "the prompts", "responses": "the responses", "preferences": None}
+    with pytest.raises(UserError, match="no reward model comes before it"):
+        wire(ScoreConfig(), scope_with("prompts", "responses"))
+    assert wire(ScoreConfig(), scope_with("prompts", "responses", "reward_model"))["reward_model"] == "the reward_model"
+
+
+def test_select_needs_scores_unless_it_draws_at_random():
+    wire = load_spec("reward.select").wire
+    assert wire(SelectConfig.model_validate({"sft": "random", "pairs": "none"}), scope_with("prompts", "responses"))
+    with pytest.raises(UserError, match="no stage makes scores"):
+        wire(SelectConfig(), scope_with("prompts", "responses"))
+
+
+def test_weights_of_nothing_are_refused():
+    with pytest.raises(ValidationError, match="every weight is 0"):
+        ScoreConfig(reward=0)
+
+
+def test_estimates_follow_from_rows_and_tokens():
+    machine, prompts, model = Machine(teraflops=1.0), Size(rows=10, tokens=1000), Size(parameters=1_000_000)
+    sizes = {"prompts": prompts, "model": model, "reward_model": model}
+    sampled = load_spec("reward.sample").estimate(SampleConfig(k=4, max_new_tokens=50), sizes, machine)
+    assert (sampled.rows, sampled.tokens, sampled.note) == (40, 1000 + 40 * 50, "previous ×4")
+    assert sampled.seconds == pytest.approx(2 * 1e6 * 3000 / 1e12)
+    sizes["responses"] = sampled
+    scored = load_spec("reward.score").estimate(ScoreConfig(), sizes, machine)
+    assert (scored.rows, scored.tokens) == (40, 3000)
+    selected = load_spec("reward.select").estimate(SelectConfig(), sizes, machine)
+    assert (selected.rows, selected.tokens) == (10, 10 * (100 + 50))
+    annotate = load_spec("reward.annotate")
+    annotated = annotate.estimate(annotate.Config(share=0.5, pairs_per_prompt=2), sizes, machine)
+    assert (annotated.rows, annotated.tokens) == (10, 2 * 10 * 150)
