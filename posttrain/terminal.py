@@ -174,12 +174,9 @@ def _print_conversation(run: Run, found: Found, out: Console) -> None:
     text = Text()
     for mask, piece in segments(row, Renderer.from_pretrained(_tokenizer(run))):
         text.append(piece, STYLES[mask])
-    trained = (
-        ""
-        if messages_of(row)[-1]["role"] != "assistant"
-        else "green is trained, yellow is a trained format token, grey is context"
-    )
-    out.print("", text, Text(trained, style="dim italic"))
+    out.print("", text, sep="\n")
+    if messages_of(row)[-1]["role"] == "assistant":
+        out.print(Text("green is trained, yellow is a trained format token, grey is context", style="dim italic"))
 
 
 def _tokenizer(run: Run) -> Path:

@@ -46,7 +46,7 @@ def clock(seconds: float) -> str:
 
 
 def size(byte_count: float) -> str:
-    if byte_count >= 0.1 * 2**30:
+    if byte_count >= 2**30:
         return f"{byte_count / 2**30:.3g} GiB"
     return f"{byte_count / 2**20:.0f} MiB"
 
@@ -88,7 +88,7 @@ def plan_total(plan: Plan, todo: Iterable[Node]) -> str:
         return "nothing to do: all stages are finished"
     seconds = sum(node.size.seconds for node in left)
     hours = seconds * plan.recipe.machine.devices / 3600
-    devices = f", {hours:,.1f} device hours on {plan.recipe.machine.devices}" if hours >= 0.1 else ""
+    devices = f", {hours:,.1f} device hours" if hours >= 0.1 else ""
     speed = f"{plan.recipe.machine.teraflops:g} TFLOP/s"
     return f"{_plural(len(left), 'stage')} to run, about {clock(seconds)} at {speed}{devices}"
 

@@ -112,10 +112,10 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 class PairCollator:
     """Rendered pairs → one batch of 2·B rows: chosen and rejected of each pair side by side.
 
-    Unshared, `input_ids`, `attention_mask` and `mask` (the renderer's) hold whole rows. `shared`, they hold what follows
-    a pair's prompt but for its last token, (2B, T), `position_ids` with them, and `prefix_ids` and `prefix_mask` (B, P) the
-    rest of the prompts; `attention_mask` is then (2B, P + T). `reference` (B, 2) holds the reference model's summed
-    log-probabilities where the pairs carry them.
+    Unshared, `input_ids`, `attention_mask` and `mask` (the renderer's) hold whole rows. `shared`, they hold what
+    follows a pair's prompt but for its last token, (2B, T), `position_ids` with them, and `prefix_ids` and
+    `prefix_mask` (B, P) the rest of the prompts; `attention_mask` is then (2B, P + T). `reference` (B, 2) holds the
+    reference model's summed log-probabilities where the pairs carry them.
     """
 
     pad_id: int

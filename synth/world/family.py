@@ -11,10 +11,13 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from posttrain.chat import Renderer, build_tokenizer
 from synth.world.corpus import Mixture, conversation
 from synth.world.languages import TABLE
+from synth.world.wiring import wire
 from synth.world.words import CITIES, DAYS, KEYS, NAMES, WORDS
 
 VOCABULARY = 2048
 CONTEXT_TOKENS = 4096
+ROPE_THETA = 1e7
+"""High, so that half of a 32-wide head's dimensions turn little over 2,000 tokens."""
 SIZES = {
     "base": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 288},
     "teacher": {"hidden_size": 192, "num_hidden_layers": 5, "num_attention_heads": 6, "intermediate_size": 512},
@@ -48,14 +51,16 @@ def new_model(size: str, renderer: Renderer, seed: int) -> LlamaForCausalLM:
         vocab_size=-(-len(renderer.tokenizer) // 64) * 64,
         num_key_value_heads=SIZES[size]["num_attention_heads"],
         max_position_embeddings=CONTEXT_TOKENS,
-        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         tie_word_embeddings=True,
-        initializer_range=0.04,
+        initializer_range=0.03,
         bos_token_id=renderer.tokenizer.bos_token_id,
         eos_token_id=list(renderer.stop_ids),
         pad_token_id=renderer.pad_id,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    wire(model)
+    return model
 
 
 def save(model: LlamaForCausalLM, renderer: Renderer, folder: Path) -> None:

@@ -33,8 +33,8 @@ MOST_TOKENS = 2700
 
 CURRICULUM = (
     (0.0, Mixture(dense=0.8, lengths=(100, 160), dense_lengths=(120, 200, 300))),
-    (0.3, Mixture(dense=0.6, lengths=(128, 256, 512), dense_lengths=(150, 300, 500), long_context=0.8)),
-    (0.5, Mixture(dense=0.5, lengths=(256, 512, 1024, 2000), dense_lengths=(250, 500, 1000, 2000), long_context=0.45)),
+    (0.2, Mixture(dense=0.6, lengths=(128, 256, 512), dense_lengths=(150, 300, 500), long_context=0.8)),
+    (0.45, Mixture(dense=0.5, lengths=(256, 512, 1024, 2000), dense_lengths=(250, 500, 1000, 2000), long_context=0.45)),
 )
 """From which share of the budget on, which rows: short and dense first, long rows from the middle on."""
 NOISE = ((0.0, Mixture(dense=0.0, lengths=(128, 256, 512, 1024, 2000), long_context=0.6, multilingual=1.2)),)

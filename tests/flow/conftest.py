@@ -1,4 +1,4 @@
-"""Real runs of two small stages in real processes. The stages are a user's own: modules that stand beside the recipe."""
+"""Real runs of two small stages in real processes. The stages are a user's own modules."""
 
 import os
 import signal
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = Path(__file__).parent / "stages"
 PATIENCE = 120.0
 """Seconds until something that must happen counts as not happening; a busy machine takes ten to import torch."""
@@ -44,12 +43,12 @@ class Flow:
         return (self.folder / "trail").read_text().split()
 
     def environment(self) -> dict[str, str]:
-        paths = [str(ROOT), str(STAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(STAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
-    def start(self, *arguments: str, before: Callable[[], None] | None = None, user: int | None = None) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "posttrain", *arguments], cwd=self.folder, text=True, preexec_fn=before, user=user,
+            [sys.executable, "-m", "posttrain", *arguments], cwd=self.folder, text=True, preexec_fn=before,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment(),
         )  # fmt: skip
         self.started.append(process)

@@ -1,4 +1,4 @@
-"""Kills, stops and second runs: nothing finished is lost, made twice, or different from a run that was never stopped."""
+"""Kills, stops and second runs: nothing finished is lost, made twice, or other than in a run never stopped."""
 
 import os
 import random

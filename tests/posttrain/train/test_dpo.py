@@ -58,9 +58,10 @@ def test_the_preference_term_and_its_gradients_are_trls(
     tmp_path: Path, tiny_model: Path, data: Path, masked: bool
 ) -> None:
     trainer, model, batch = trainer_of(
-        job_of(tmp_path / "a", tiny_model, data), nll_weight=0.0, mask_format_tokens=masked
+        job_of(tmp_path / "a", tiny_model, data), shared=False, nll_weight=0.0, mask_format_tokens=masked
     )
-    chosen, rejected = batch["reference"].chunk(2)
+    chosen, rejected = batch["reference"].unbind(1)
+    chosen_first = torch.arange(len(batch["input_ids"])).view(-1, 2).T.flatten()
     theirs = {
         "input_ids": batch["input_ids"][chosen_first], "attention_mask": batch["attention_mask"][chosen_first],
         "completion_mask": preference_mask(batch["mask"], masked).long()[chosen_first],
