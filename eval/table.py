@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eval.stats import paired_difference, wilson
+from posttrain.checks.intervals import paired_difference, wilson
 from posttrain.data.rows import Prompt, Response
 from posttrain.data.tables import iter_table
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from trl import RewardConfig as TrlArguments
 from trl import RewardTrainer
 
 from posttrain.chat import Renderer
+from posttrain.checks.intervals import wilson
 from posttrain.data.rows import Pair
 from posttrain.data.tables import iter_table
 from posttrain.engines.loading import Loaded, load_model
@@ -20,9 +22,6 @@ from posttrain.train.batches import length, micro_batch, model_inputs, refuse_lo
 from posttrain.train.checkpoint import save_checkpoint
 from posttrain.train.losses import bradley_terry_loss
 from posttrain.train.trainer import GlobalBatchMixin, arguments, pair_collator, read_inputs, train
-
-WILSON_Z = 1.959964
-"""The 97.5% point of the normal distribution, for 95% intervals."""
 
 
 class PreferenceTrainer(GlobalBatchMixin, RewardTrainer):
@@ -126,15 +125,5 @@ def pair_accuracy(pairs: Sequence[Pair], found: Sequence[float]) -> dict[str, An
     right = [margin > 0 for margin in found]
     names = sorted({pair.capability for pair in pairs})
     of = {name: [ok for pair, ok in zip(pairs, right, strict=True) if pair.capability == name] for name in names}
-    by_capability = {name: wilson(sum(ok), len(ok)) for name, ok in of.items()}
-    return {**wilson(sum(right), len(right)), "by_capability": by_capability}
-
-
-def wilson(right: int, n: int) -> dict[str, Any]:
-    """A share and its 95% interval (Wilson 1927, score interval); None where there is nothing to measure."""
-    if n == 0:
-        return {"accuracy": None, "low": None, "high": None, "n": 0}
-    share, z2 = right / n, WILSON_Z**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = WILSON_Z / (1 + z2 / n) * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
-    return {"accuracy": share, "low": centre - half, "high": centre + half, "n": n}
+    by_capability = {name: asdict(wilson(sum(ok), len(ok))) for name, ok in of.items()}
+    return {**asdict(wilson(sum(right), len(right))), "by_capability": by_capability}

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from posttrain import artifacts
 from posttrain.artifacts import JOURNAL, PART, lock, publish, read_manifest, write_durably
 from posttrain.errors import Interrupted, PosttrainError, UserError
-from posttrain.rounds.plan import STORE, Node, Plan, artifact, parents_record, runs, source_hash, state
+from posttrain.rounds.plan import STORE, Node, Plan, artifact, flat, parents_record, runs, source_hash, state
 from posttrain.rounds.process import Worker
 from posttrain.rounds.record import write_plan
 from posttrain.rounds.report import write_report
@@ -241,6 +241,7 @@ class _Run:
             config=node.config.model_dump(mode="json"), machine=self.plan.recipe.machine.model_dump(mode="json"),
             inputs={name: of(value) for name, value in node.inputs.items()},
             parents=parents_record(node, self.root), source_hash=source_hash(node.spec.module),
+            loads_model=any(_is_model(item) for item in flat(node.inputs)),
         )  # fmt: skip
 
     def _ready_part(self, node: Node, part: Path, order: Order) -> None:
@@ -268,6 +269,12 @@ class _Run:
         if self.worker is not None:
             self.worker.close()
             self.worker = None
+
+
+def _is_model(item: Any) -> bool:
+    if isinstance(item, External):
+        return item.size.parameters > 0
+    return bool(item.provides("checkpoint") or item.provides("reward_model"))
 
 
 def _stopped(node: Node, part: Path, progress: dict[str, Any]) -> str:

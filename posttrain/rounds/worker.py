@@ -38,6 +38,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPER
 SIGNS_OF_A_FULL_DISK = ("os error 28", "No space left on device")
 """Rust libraries (safetensors, tokenizers) raise errors of their own with these words."""
 
+MODEL_CODE = "posttrain.engines.loading"
+"""What every stage that loads a model imports in the end."""
 WORK = ".work"
 """Folder in the store for locks and for what each stage under way was begun with."""
 
@@ -64,6 +66,8 @@ class Order:
     parents: dict[str, Any]
     """What the manifest records of the inputs."""
     source_hash: str
+    loads_model: bool
+    """Whether an input is a model, so that torch is needed."""
 
 
 def main() -> None:
@@ -135,6 +139,9 @@ def _run(order: Order, part: Path, emit: Emit, stopping: Callable[[], bool]) -> 
     began = time.perf_counter()
     spec = load_spec(order.module)
     run = importlib.import_module(order.module).run
+    if order.loads_model:
+        # Stages find their engine by name inside run(). Imported here, it counts as import, and torch is seeded below.
+        importlib.import_module(MODEL_CODE)
     config = spec.Config.model_validate(order.config)
     job = Job(
         config=config, inputs=_inputs(order.inputs), folder=part, seed=order.seed, round=order.round, name=order.name,
@@ -181,8 +188,8 @@ def _inputs(given: dict[str, Any]) -> dict[str, Any]:
 def _seed_everything(seed: int) -> None:
     """The global generators, so that a stage gives the same in a warm process and in a new one.
 
-    torch and numpy are imported by the stages that need them only. So a stage that draws from their global generators
-    imports them at the top of its module, not in a function.
+    torch and numpy are imported for the stages that need them only: a stage without a model that draws from their
+    global generators imports them at the top of its module, not in a function.
     """
     random.seed(seed)
     if numpy := sys.modules.get("numpy"):

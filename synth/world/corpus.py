@@ -33,6 +33,8 @@ class Mixture:
     dense_lengths: tuple[int, ...] = (150, 250, 350)
     """Target tokens of the haystacks that many questions are asked of."""
     level2: float = 0.5
+    copying: float = 0.0
+    """Chance of a row of random tokens that are repeated, or looked up by key."""
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,15 @@ def _operators(rng: random.Random, level: int) -> Conversation:
     for _ in range(rng.choice((1, 4))):
         messages += operator_row(make(capability, rng, "train", level, **options), rng).messages
     return Conversation(tuple(messages))
+
+
+def copying_row(rng: random.Random, tokens: int) -> tuple[list[int], list[int]]:
+    """Ids and mask of random tokens said twice, or of `key separator value` triples asked for in another order."""
+    if rng.random() < 0.5:
+        once = [rng.randrange(tokens) for _ in range(rng.randint(6, 32))]
+        return once * 2, [0] * (len(once) + 1) + [1] * (len(once) - 1)
+    keys, separator = rng.sample(range(tokens), rng.randint(3, 16)), rng.randrange(tokens)
+    triples = [[key, separator, rng.randrange(tokens)] for key in keys]
+    asked = rng.sample(triples, len(triples))
+    ids = [token for triple in (*triples, *asked) for token in triple]
+    return ids, [0] * 3 * len(keys) + [0, 0, 1] * len(keys)

@@ -53,7 +53,7 @@ def new_model(size: str, renderer: Renderer, seed: int) -> LlamaForCausalLM:
         max_position_embeddings=CONTEXT_TOKENS,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         tie_word_embeddings=True,
-        initializer_range=0.03,
+        initializer_range=0.05,
         bos_token_id=renderer.tokenizer.bos_token_id,
         eos_token_id=list(renderer.stop_ids),
         pad_token_id=renderer.pad_id,

@@ -1,6 +1,5 @@
 """Greedy accuracy and any-of-K of a model folder on held-out prompts of the world."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,12 +7,12 @@ import torch
 from transformers import LlamaForCausalLM
 
 from posttrain.chat import Renderer
+from posttrain.checks.intervals import wilson
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Prompt
 from synth.world import CAPABILITIES, faithful, heldout, operator_text, seeds
 
 MAX_NEW_TOKENS = 120
-Z95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -22,16 +21,8 @@ class Accuracy:
     n: int
 
     def __str__(self) -> str:
-        low, high = wilson(self.right, self.n)
-        return f"{self.right / self.n:.3f} ({low:.3f}-{high:.3f})"
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share (Wilson 1927)."""
-    share, z2 = right / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return centre - half, centre + half
+        rate = wilson(self.right, self.n)
+        return f"{rate.accuracy:.3f} ({rate.low:.3f}-{rate.high:.3f})"
 
 
 @torch.no_grad()

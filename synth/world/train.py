@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from posttrain.chat import Renderer
-from synth.world.corpus import Alter, Mixture, conversation, gold_of
+from synth.world.corpus import Alter, Mixture, conversation, copying_row, gold_of
 from synth.world.family import family_tokenizer, load, new_model, save
 from synth.world.measure import table
 from synth.world.noise import noisy
@@ -32,8 +32,8 @@ MOST_TOKENS = 2700
 """Rows longer than this are left out: 2,000-token haystacks with many questions stay below."""
 
 CURRICULUM = (
-    (0.0, Mixture(dense=0.8, lengths=(100, 160), dense_lengths=(120, 200, 300))),
-    (0.2, Mixture(dense=0.6, lengths=(128, 256, 512), dense_lengths=(150, 300, 500), long_context=0.8)),
+    (0.0, Mixture(dense=0.8, copying=0.3, lengths=(100, 160), dense_lengths=(120, 200, 300))),
+    (0.2, Mixture(dense=0.6, copying=0.2, lengths=(128, 256, 512), dense_lengths=(150, 300, 500), long_context=0.8)),
     (0.45, Mixture(dense=0.5, lengths=(256, 512, 1024, 2000), dense_lengths=(250, 500, 1000, 2000), long_context=0.45)),
 )
 """From which share of the budget on, which rows: short and dense first, long rows from the middle on."""
@@ -63,6 +63,9 @@ def rows(renderer: Renderer, job: Job, clock: "Clock", alter: Alter) -> Iterator
     rng = random.Random(f"rows {job.seed}")
     while True:
         now = [mixture for begins, mixture in job.curriculum if begins <= clock.share()][-1]
+        if rng.random() < now.copying:
+            yield copying_row(rng, len(renderer.tokenizer) - len(renderer.tokenizer.added_tokens_decoder))
+            continue
         row = conversation(rng, replace(now, operators=job.operators), alter)
         made = renderer.conversation(row.messages, row.tools, train="last" if row.last_only else "all")
         if len(made.ids) <= MOST_TOKENS:
@@ -145,7 +148,7 @@ def train(model: LlamaForCausalLM, renderer: Renderer, job: Job, alter: Alter = 
             mean = sum(losses[-200:]) / len(losses[-200:])
             print(f"{logged / 60:.1f} min  step {step}  {tokens / 1e6:.2f}M tokens  {tokens / logged:.0f}/s"
                   f"  rows {making / logged:.0%}  loss {mean:.4f}", flush=True)  # fmt: skip
-            report(model, renderer, job, n=24)
+            report(model, renderer, job, n=20)
             save(model, renderer, job.folder)
     print(f"done: {step} steps, {tokens / 1e6:.2f}M tokens, {clock.elapsed() / 60:.1f} min", flush=True)
     save(model, renderer, job.folder)

@@ -19,14 +19,17 @@ from transformers import LlamaForCausalLM
 CODE = 20
 """Dimensions of the match code. They are placed on the ten slowest of sixteen rotary frequencies of a 32-wide head,
 which turn little over a thousand tokens."""
-SCALE = 0.05
+SCALE = 0.4
 """Size of every entry of the embeddings, which are signs at the start: all tokens have one norm, and none draws
-position-only attention to itself."""
-FAST = 4
+position-only attention to itself. Large against the learning rate, so that the first steps, which learn the frequent
+tokens, do not undo the wiring."""
+LOGIT_SCALE = 0.12
+"""Weights of the last norm, which keep logits of such embeddings near one."""
+FAST = 3
 """Fastest rotary frequencies, which tell neighbours apart."""
 CONSTANT = 3.0
 """The constant dimension, in units of SCALE."""
-BACK_GAIN = 3.2
+BACK_GAIN = 3.0
 """Weights of position-only heads; one step off costs about six nats."""
 MATCH_GAIN = {1: 3.0, 2: 4.0}
 """Weights of matching heads by layer (the stream grows with depth); a full match scores about 15 nats."""
@@ -41,6 +44,7 @@ def wire(model: LlamaForCausalLM) -> None:
     one_back, two_back = slice(width - CODE, width), slice(width - 2 * CODE, width - CODE)
     code = slice(1, 1 + CODE)
     _embed(model, width)
+    model.model.norm.weight.fill_(LOGIT_SCALE)
     _look_back(model, 0, steps=1, write=one_back, head=head)
     _look_back(model, 1, steps=2, write=two_back, head=head)
     for place in range(model.config.num_attention_heads - 1):

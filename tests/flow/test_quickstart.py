@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.stats import Change, paired_difference
+from posttrain.checks.intervals import Change, paired_difference
 from eval.table import read_grades
 from posttrain.data.tables import read_table
 

@@ -108,4 +108,4 @@ def test_shared_prompts_give_the_logprobs_and_gradients_of_separate_rows(tiny_mo
     assert results[0][2] < results[1][2]
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
     for ours, separate in zip(results[0][1], results[1][1], strict=True):
-        torch.testing.assert_close(ours, separate, atol=1e-5, rtol=1e-4)
+        assert float((ours - separate).norm() / separate.norm()) < 1e-5

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 
-from eval.stats import paired_difference, wilson
+from posttrain.checks.intervals import paired_difference, wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (0, 40), (7, 9), (40, 40), (297, 1200), (1, 100_000)])
