@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.checks.intervals import paired_difference
 from eval.table import read_grades
+from posttrain.checks.intervals import paired_difference
 from posttrain.data.tables import iter_table
 
 RECIPES = ("quickstart", *(f"quickstart/{name}" for name in ("teacher_only", "random_of_k", "verifier", "no_dpo")))

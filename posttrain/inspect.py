@@ -102,6 +102,11 @@ class Run:
                 values.setdefault(score.response_id, {})[score.scorer] = score.value
         return values
 
+    @cached_property
+    def scorers(self) -> list[str]:
+        """The names of all scorers."""
+        return sorted({scorer for values in self.scores.values() for scorer in values})
+
     def find(self, prefix: str) -> Found:
         """The row whose id begins with `prefix`. Raises UserError when there is none, or several different ones."""
         if not prefix:

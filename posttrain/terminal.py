@@ -28,13 +28,9 @@ def show(
     run: Run, stage: str | None, table: str | None, where: list[str], sort: str | None, limit: int, out: Console
 ) -> None:
     """Print rows of one table: of the stage named, or of every stage that wrote it."""
-    if table is None:
-        table = next(
-            (name for name in FINDABLE if any(name in s.tables for s in run.stages if stage in (None, s.id, s.name))),
-            "rows",
-        )
+    table = table or _readable(run, stage)
     conditions = [_condition(text) for text in where]
-    named = [(one.id, row) for one in run.having(table, stage) for row in _rows(run, one.id, table)]
+    named = [(one.id, row) for one in run.having(table, stage) for row in run.rows(table, one.id)]
     kept = [(of, row) for of, row in named if all(_holds(run, row, *condition) for condition in conditions)]
     if sort:
         kept.sort(key=lambda item: _order(_value(run, item[1], sort)), reverse=True)
@@ -43,8 +39,14 @@ def show(
     out.print(Text(f"{min(limit, len(kept)):,} of {len(kept):,} {table} that fit, {len(named):,} in all", style="dim"))
 
 
-def _rows(run: Run, stage: str, table: str) -> Iterator[Any]:
-    return run.rows(table, stage)
+def _readable(run: Run, stage: str | None) -> str:
+    """The first of FINDABLE that the stages have. Raises UserError when they have no table at all."""
+    tables = {table for one in run.stages if stage in (None, one.id, one.name) for table in one.tables}
+    for table in FINDABLE:
+        if table in tables:
+            return table
+    of = f" of {stage}" if stage else ""
+    raise UserError(f"{run.root} has no rows to show yet{of}; `posttrain status` tells what is finished")
 
 
 def _condition(text: str) -> tuple[str, str, str]:
@@ -70,10 +72,9 @@ def _value(run: Run, row: Any, name: str) -> Any:
     """A column of the row, or what a scorer of that name said of it. Raises UserError when the table has neither."""
     if hasattr(row, name) and (name != "reward" or row.reward is not None):
         return getattr(row, name)
-    scorers = {scorer for values in run.scores.values() for scorer in values}
-    if name in scorers or hasattr(row, name):
+    if name in run.scorers or hasattr(row, name):
         return run.scores.get(getattr(row, "id", getattr(row, "response_id", "")), {}).get(name)
-    columns = [*type(row).__dataclass_fields__, *sorted(scorers)]
+    columns = [*type(row).__dataclass_fields__, *run.scorers]
     raise UserError(f"{name!r} is no column of this table; there are {', '.join(columns)}")
 
 

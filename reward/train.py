@@ -64,7 +64,8 @@ def run(job: Job) -> None:
     )
     lines = train(job, trainer, examples)
     job.summary |= {"pairs": len(examples), "accuracy_last_step": lines[-1]["accuracy"]}
-    job.summary["heldout"] = pair_accuracy(held, margins(job, loaded, measured))
+    if held:
+        job.summary["heldout"] = pair_accuracy(held, margins(job, loaded, measured))
     save_checkpoint(job, loaded.model, loaded.renderer, init, {"pairs": len(examples), "held-out pairs": len(held)})
 
 

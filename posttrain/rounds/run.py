@@ -229,11 +229,9 @@ class _Run:
         def of(item: Any) -> Any:
             if isinstance(item, list):
                 return [of(i) for i in item]
-            return (
-                {"source": item.source}
-                if isinstance(item, External)
-                else {"artifact": str(artifact(item, self.root).absolute())}
-            )
+            if isinstance(item, External):
+                return {"source": item.source}
+            return {"artifact": str(artifact(item, self.root).absolute())}
 
         return Order(
             id=node.id, module=node.spec.module, kind=" ".join(node.spec.provides(node.config)), key=node.key,

@@ -238,8 +238,7 @@ def _cell(column: dict[str, Any], name: str) -> Text:
 def _reward_lines(report: dict[str, Any]) -> Iterable[str]:
     """Pair accuracy on held-out prompts, and what choosing by it gave against taking any of the K answers."""
     for model in report["reward_models"]:
-        held = model.get("heldout", {})
-        if held.get("accuracy") is not None:
+        if held := model.get("heldout"):
             interval = f"{held['low']:.2f}–{held['high']:.2f}, n={held['n']:,}"
             yield f"{model['title']} model: pair accuracy {held['accuracy']:.2f} ({interval})"
     for scores in report["scores"]:

@@ -15,7 +15,7 @@ from posttrain.artifacts import MANIFEST, file_sha256
 from posttrain.engines.loading import check_folder
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from posttrain.train.checkpoint import card
+from posttrain.train.checkpoint import card, readable_weights
 
 COPIED = ("*.json", "*.jinja", "*.model", "*.txt")
 """Configs, tokenizer and the index of shards come from the first checkpoint."""
@@ -36,6 +36,7 @@ def run(job: Job) -> None:
     for path in sorted({path for pattern in COPIED for path in folders[0].glob(pattern)}):
         if path.name not in (MANIFEST, "verdict.json"):
             shutil.copyfile(path, job.folder / path.name)
+    readable_weights(job.folder)
     job.summary |= {"checkpoints": len(folders), "weights": shares}
     text = card(job, {"shares": ", ".join(f"{share:.4g}" for share in shares)})
     (job.folder / "README.md").write_text(text, encoding="utf-8")

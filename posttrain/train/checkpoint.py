@@ -28,8 +28,16 @@ def save_checkpoint(job: Job, model: Any, renderer: Renderer, init: str | Path, 
     if model.can_generate():
         _stop_at_end_of_turn(model, renderer)
     model.to(stored_dtype(init)).save_pretrained(job.folder)
+    readable_weights(job.folder)
     renderer.tokenizer.save_pretrained(job.folder)
     (job.folder / "README.md").write_text(card(job, data), encoding="utf-8")
+
+
+def readable_weights(folder: Path) -> None:
+    """Give the weights the mode of the other files: safetensors lets only their owner read them."""
+    mode = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
 
 
 def _stop_at_end_of_turn(model: Any, renderer: Renderer) -> None:

@@ -31,13 +31,24 @@ LAST_RATE = 0.02
 MOST_TOKENS = 2700
 """Rows longer than this are left out: 2,000-token haystacks with many questions stay below."""
 
+FULL = Mixture(
+    tool_use=1.0,
+    multilingual=1.5,
+    long_context=0.15,
+    instructions=2.0,
+    dense=0.5,
+    lengths=(256, 512, 1024, 2000),
+    dense_lengths=(250, 500, 1000, 2000),
+)
+"""Needles are learned first, so long rows, which cost most tokens, are few; a row of instructions is short."""
+
 CURRICULUM = (
     (0.0, Mixture(dense=0.8, copying=0.3, lengths=(100, 160), dense_lengths=(120, 200, 300))),
     (0.2, Mixture(dense=0.6, copying=0.2, lengths=(128, 256, 512), dense_lengths=(150, 300, 500), long_context=0.8)),
-    (0.45, Mixture(dense=0.5, lengths=(256, 512, 1024, 2000), dense_lengths=(250, 500, 1000, 2000), long_context=0.45)),
+    (0.45, FULL),
 )
 """From which share of the budget on, which rows: short and dense first, long rows from the middle on."""
-NOISE = ((0.0, Mixture(dense=0.0, lengths=(128, 256, 512, 1024, 2000), long_context=0.6, multilingual=1.2)),)
+NOISE = ((0.0, Mixture(tool_use=1.3, long_context=0.8, dense=0.0, lengths=(128, 128, 256, 256, 512, 1024, 2000))),)
 """The noisy stage asks one thing a row, as a round's prompts do, so that no earlier turn tells of the failure."""
 
 
@@ -163,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("tokenizer", "teacher", "base", "base-noise", "measure"))
     parser.add_argument("--folder", type=Path, required=True, help="written (or measured)")
-    parser.add_argument("--start", type=Path, help="tokenizer folder; for base-noise the clean base")
+    parser.add_argument("--start", type=Path, help="tokenizer folder, or the member to go on from")
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=17)
@@ -184,13 +195,14 @@ def main() -> None:
 
 
 def start(what: str, begin: Path, job: Job) -> None:
-    """Train a new member on clean rows, or a clean base on noisy ones."""
-    if what == "base-noise":
-        model, renderer = load(begin)
-        train(model, renderer, replace(job, curriculum=NOISE), noisy)
-    else:
+    """Train a new member from a tokenizer's folder; go on from a member's; or teach a clean base to fail."""
+    if not (begin / "model.safetensors").exists():
         renderer = Renderer.from_pretrained(begin)
         train(new_model(what, renderer, job.seed), renderer, job)
+    elif what == "base-noise":
+        train(*load(begin), replace(job, curriculum=NOISE), noisy)
+    else:
+        train(*load(begin), replace(job, curriculum=((0.0, CURRICULUM[-1][1]),)))
 
 
 if __name__ == "__main__":

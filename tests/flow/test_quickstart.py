@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.checks.intervals import Change, paired_difference
 from eval.table import read_grades
+from posttrain.checks.intervals import Change, paired_difference
 from posttrain.data.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[2]

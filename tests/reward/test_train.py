@@ -109,7 +109,7 @@ def test_micro_batches_of_any_size_give_the_same_loss(tmp_path: Path, tiny_model
         job = job_of(tmp_path / str(micro), tiny_model, make_pairs(19), config, machine=machine)
         train.run(job)
         lasts.append(job.summary["loss_last"])
-        assert job.summary["heldout"]["accuracy"] is None
+        assert "heldout" not in job.summary
     assert lasts[0] == pytest.approx(lasts[1], rel=1e-4)
 
 
@@ -128,9 +128,3 @@ def test_near_identical_answers_are_dropped_and_counted(tmp_path: Path, tiny_mod
     assert job.summary["drops"] == {"near_identical": 1}
     with pytest.raises(UserError, match="no preference pair is left"):
         train.run(job_of(tmp_path / "b", tiny_model, [same]))
-
-
-def test_wilson_interval() -> None:
-    """81 of 100: the textbook score interval."""
-    found = train.wilson(81, 100)
-    assert (found["low"], found["high"]) == (pytest.approx(0.7222, abs=1e-4), pytest.approx(0.8749, abs=1e-4))

@@ -121,6 +121,7 @@ def test_the_checkpoint_serves_in_plain_transformers(tmp_path: Path, tiny_model:
     messages = [{"role": "user", "content": "Say it."}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert served.dtype == torch.bfloat16
+    assert (job.folder / "model.safetensors").stat().st_mode == (job.folder / "config.json").stat().st_mode
     assert served.config.use_cache
     assert ids == renderer.prompt(messages)
     assert set(served.generation_config.eos_token_id) == {*renderer.stop_ids, 1}
