@@ -107,5 +107,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Flow:
 def make_flow(folder: Path) -> Flow:
     (folder / "base").mkdir()
     (folder / "base" / "config.json").write_text("{}")
+    (folder / "settings.txt").write_text("the same in every run\n")
     (folder / "recipe.yaml").write_text(RECIPE % (folder / "trail"))
     return Flow(folder)

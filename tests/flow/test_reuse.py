@@ -76,7 +76,7 @@ def test_links_plan_and_manifest_say_what_was_made(finished) -> None:
     numbers = read_manifest(finished.root / "round-1" / "numbers")
     assert numbers is not None
     assert manifest.parents["rows"]["content"] == numbers.content
-    assert manifest.parents["recipe"]["source"] == str(finished.folder / "recipe.yaml")
+    assert manifest.parents["settings"]["source"] == str(finished.folder / "settings.txt")
     assert numbers.rows == {"rows": 24}
     assert numbers.measured["tokens"] == 24
     assert numbers.measured["memory"] > 2**20

@@ -14,6 +14,6 @@ SPEC = StageSpec(
     version=1,
     Config=TotalConfig,
     provides=lambda config: ("checkpoint",),
-    wire=lambda config, scope: {"rows": scope.newest("rows"), "recipe": scope.file("recipe.yaml")},
+    wire=lambda config, scope: {"rows": scope.newest("rows"), "settings": scope.file("settings.txt")},
     estimate=lambda config, sizes, machine: Size(rows=1, seconds=0.1, note=f"factor {config.factor:g}"),
 )
