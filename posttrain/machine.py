@@ -14,7 +14,7 @@ class Machine(Config):
     """Tokens, padding included, that generation, scoring and evaluation put through the model at once."""
     micro_batch: int = 8
     """Rows a forward and backward pass takes in training; accumulation makes up the stage's `batch_size`."""
-    teraflops: float = 0.02
+    teraflops: float = 0.06
     """Sustained TFLOP/s of all devices together, for the plan's estimate of time; the default is two CPU cores."""
     devices: int = 1
     """Accelerators the run may use, for the plan's device hours."""

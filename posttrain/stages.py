@@ -131,7 +131,10 @@ class Job:
         return Journal(self.folder, name)
 
     def progress(self, done: int, total: int, unit: str, tokens: int = 0) -> None:
-        """Say how far it is; raises Interrupted when the run is asked to stop, so call it where stopping is safe."""
+        """Say how far it is, and how many tokens went through since it was last said.
+
+        Raises Interrupted when the run is asked to stop, so call it where stopping is safe.
+        """
         self.report({"event": "progress", "done": done, "total": total, "unit": unit, "tokens": tokens})
         if self.stopping():
             raise Interrupted(f"stopped at {done:,} of {total:,} {unit}")

@@ -61,12 +61,14 @@ class Reporter(TrainerCallback):
 
     def __init__(self, job: Job):
         self.job = job
+        self.tokens_told = 0
         self.lines: list[dict[str, Any]] = []
         self.path = job.folder / LOG_FILE
         self.path.write_text("", encoding="utf-8")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.job.progress(state.global_step, state.max_steps, "steps", state.num_input_tokens_seen)
+        tokens, self.tokens_told = state.num_input_tokens_seen - self.tokens_told, state.num_input_tokens_seen
+        self.job.progress(state.global_step, state.max_steps, "steps", tokens)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:

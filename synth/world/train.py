@@ -32,11 +32,12 @@ MOST_TOKENS = 2700
 """Rows longer than this are left out: 2,000-token haystacks with many questions stay below."""
 
 FULL = Mixture(
-    tool_use=1.0,
+    tool_use=1.8,
     multilingual=1.5,
     long_context=0.15,
-    instructions=2.0,
+    instructions=1.3,
     dense=0.5,
+    level2=0.6,
     lengths=(256, 512, 1024, 2000),
     dense_lengths=(250, 500, 1000, 2000),
 )
@@ -48,8 +49,12 @@ CURRICULUM = (
     (0.45, FULL),
 )
 """From which share of the budget on, which rows: short and dense first, long rows from the middle on."""
-NOISE = ((0.0, Mixture(tool_use=1.3, long_context=0.8, dense=0.0, lengths=(128, 128, 256, 256, 512, 1024, 2000))),)
-"""The noisy stage asks one thing a row, as a round's prompts do, so that no earlier turn tells of the failure."""
+NOISE = (
+    (0.0, Mixture(dense=0.0, lengths=(100, 160, 256, 512), long_context=0.8, multilingual=1.2)),
+    (0.65, Mixture(dense=0.0, lengths=(256, 512, 1024, 2000), long_context=0.5, multilingual=1.2)),
+)
+"""The noisy stage asks one thing a row, as a round's prompts do, so that no earlier turn tells of the failure.
+A failure learned on short haystacks is not shown on long ones, so these come too."""
 
 
 @dataclass(frozen=True)
