@@ -103,7 +103,7 @@ def test_report_holds_every_checkpoint_and_stays_in_memory(quickstart: Finished)
     report = json.loads((quickstart.folder / "report.json").read_text("utf-8"))
     titles = [evaluation["title"] for evaluation in report["evaluations"]]
     assert titles == ["base", "round 1 sft", "round 1 dpo", "round 2 sft", "round 2 dpo"]
-    assert all(stage["finished"] for stage in report["stages"])
+    assert all(stage["state"] == "finished" for stage in report["stages"])
     assert 0 < report["peak_memory"] <= 4 * GIB
 
 

@@ -9,7 +9,6 @@ import torch
 from posttrain.chat import Renderer, build_tokenizer
 from synth.world.corpus import copying_row
 from synth.world.family import load, new_model, save
-from synth.world.measure import wilson
 from synth.world.train import batches, rate_at
 
 
@@ -63,8 +62,3 @@ def test_a_saved_member_is_whole_and_in_bf16(renderer: Renderer, tmp_path: Path)
     for name, weight in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight.to(torch.bfloat16).float()), name
     assert again.generation_config.eos_token_id == list(renderer.stop_ids)
-
-
-def test_wilson_interval_by_hand() -> None:
-    low, high = wilson(8, 10)
-    assert (round(low, 3), round(high, 3)) == (0.490, 0.943)

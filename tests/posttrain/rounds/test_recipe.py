@@ -1,5 +1,6 @@
 """Recipes: what is refused, how it is said, and that nothing a user writes gives a traceback."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def problems_of(path: Path, *sets: str) -> str:
 def test_all_faults_come_at_once_with_line_and_nearest_key(tmp_path: Path) -> None:
     text = QUICKSTART.read_text(encoding="utf-8")
     text = text.replace("reference: sft, learning_rate", "reference: sft, learning_rat")
-    text = text.replace("{from: synth, rows: 60,", "{from: file, path: my_prompts.jsonl, rows: 60,")
+    text = re.sub(r"long_context: \{from: synth", "long_context: {from: file, path: my_prompts.jsonl", text)
     text = text.replace("k: 8", "k: 0")
     said = problems_of(written(tmp_path, text))
     lines = {
