@@ -6,8 +6,8 @@ A prompt with its K responses is the central thing. On disk it is three flat tab
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 Message = dict[str, Any]
@@ -156,18 +156,3 @@ def gather(prompts: Iterable[Prompt], responses: Iterable[Response], scores: Ite
             by_scorer = {name: tuple(v.get(r.id) for r in answers) for name, v in values.items()}
             joined.append(Candidates(prompt, answers, by_scorer))
     return joined
-
-
-def without_ids_of(prompts: Iterable[Prompt], seen: set[str]) -> list[Prompt]:
-    """The prompts whose id is not in `seen`, each once."""
-    kept: dict[str, Prompt] = {p.id: p for p in prompts if p.id not in seen}
-    return list(kept.values())
-
-
-def with_check(prompt: Prompt, check: Check | None) -> Prompt:
-    return replace(prompt, check=check)
-
-
-def texts(messages: Sequence[Message]) -> str:
-    """All contents in order, for hashing and search."""
-    return "\n".join(str(m.get("content") or "") for m in messages)

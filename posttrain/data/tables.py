@@ -71,10 +71,6 @@ def write_table(folder: Path, table: str, rows: Iterable[Any]) -> int:
     return count
 
 
-def has_table(folder: Path, table: str) -> bool:
-    return (folder / f"{table}.parquet").is_file()
-
-
 def iter_table(folder: Path, table: str) -> Iterator[Any]:
     """Stream the rows of a table. Raises UserError when the artifact has none of that name."""
     path = folder / f"{table}.parquet"
