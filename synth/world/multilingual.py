@@ -20,9 +20,9 @@ def draw(rng: random.Random, level: int = 1, language: str | None = None, names:
         "item": rng.randrange(6),
     }  # fmt: skip
     if kind == "lookup":
-        facts = [[n, rng.randint(2, 9), rng.randrange(6)] for n in people[: rng.choice((2, 3)) if level == 1 else 4]]
-        asked = rng.randrange(len(facts))
-        return {**spec, "facts": facts, "asked": asked, "item": facts[asked][2]}
+        some = people[: rng.choice((2, 3)) if level == 1 else 4]
+        facts = [list(fact) for fact in zip(some, rng.sample(range(6), len(some)), strict=True)]
+        return {**spec, "facts": facts, "asked": rng.randrange(len(facts))}
     if kind in ("plus", "minus"):
         return {**spec, "people": people[:1], "numbers": _numbers(rng, kind, level), **_bystander(rng, people, level)}
     if kind == "day":
@@ -50,12 +50,20 @@ def sentences(spec: Spec, language: str) -> tuple[str, str]:
     words = TABLE[language]
     kind = spec["kind"]
     if kind == "lookup":
-        story = [_fact(words, fact) for fact in spec["facts"]]
-        name, _, item = spec["facts"][spec["asked"]]
-        return " ".join(story), words.how_many.format(n=name, i=words.items[item])
+        return "\n".join(_entry(words, fact) for fact in spec["facts"]), words.owns.format(n=_asked(spec)[0])
     story = [_fact(words, spec["bystander"])] if "bystander" in spec else []
     told, question = _told(spec, words)
     return " ".join([*story, told]), question
+
+
+def _entry(words: Language, fact: list[Any]) -> str:
+    """A line of the list that is looked up in: who has what."""
+    return f"{fact[0]}: {words.items[fact[1]]}"
+
+
+def _asked(spec: Spec) -> list[Any]:
+    fact: list[Any] = spec["facts"][spec["asked"]]
+    return fact
 
 
 def _fact(words: Language, fact: list[Any]) -> str:
@@ -81,7 +89,7 @@ def _told(spec: Spec, words: Language) -> tuple[str, str]:
 def answer(spec: Spec) -> str:
     words, kind = TABLE[spec["language"]], spec["kind"]
     if kind == "lookup":
-        return _fact(words, spec["facts"][spec["asked"]])
+        return _entry(words, _asked(spec))
     if kind in ("plus", "minus"):
         a, b = spec["numbers"]
         return _fact(words, [spec["people"][0], a + b if kind == "plus" else a - b, spec["item"]])
@@ -94,7 +102,8 @@ def answer(spec: Spec) -> str:
 
 def state(spec: Spec, rng: random.Random) -> str:
     story, question = sentences(spec, spec["language"])
-    return f"{story} {question}" if rng.random() < 0.5 else f"{story} {TABLE[spec['language']].question} {question}"
+    told = story + ("\n" if spec["kind"] == "lookup" else " ")
+    return told + question if rng.random() < 0.5 else f"{told}{TABLE[spec['language']].question} {question}"
 
 
 def build(spec: Spec, text: str) -> Prompt:

@@ -160,15 +160,11 @@ def _in_english(spec: Spec, _: Message) -> Message | None:
 
 
 def _neighbour(spec: Spec, _: Message) -> Message | None:
-    """The first person's number, or the last one's when the first was asked for."""
+    """The first person's line, or the last one's when the first was asked for."""
     if spec["kind"] != "lookup":
         return None
-    facts = [list(fact) for fact in spec["facts"]]
-    other = facts[0 if spec["asked"] else -1][1]
-    if other == facts[spec["asked"]][1]:
-        return None
-    facts[spec["asked"]][1] = other
-    return says(multilingual.answer({**spec, "facts": facts}))
+    other = 0 if spec["asked"] else len(spec["facts"]) - 1
+    return says(multilingual.answer({**spec, "asked": other}))
 
 
 def _not_changed(spec: Spec, _: Message) -> Message | None:
@@ -194,7 +190,7 @@ def _off_by_one(spec: Spec, _: Message) -> Message | None:
 def _item_lost(spec: Spec, gold: Message) -> Message | None:
     words = TABLE[spec["language"]]
     lost = gold["content"].replace(f" {words.items[spec['item']]}", "", 1)
-    return says(lost) if spec["kind"] in ("lookup", "plus", "minus") else None
+    return says(lost) if spec["kind"] in ("plus", "minus") else None
 
 
 # Long context

@@ -23,6 +23,10 @@ KINDS: dict[str, Any] = {
 }
 
 
+RETURNED = "It is {result}"
+"""What a function gives back."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Functions that differ by their noun only. `optional` is a parameter that a query may leave out."""
@@ -137,7 +141,7 @@ def build(spec: Spec, text: str) -> Prompt:
     """The user's text with the spec's functions; for `result` also the call and what came back."""
     messages: tuple[Message, ...] = (user(text),)
     if spec["kind"] == "result":
-        messages += (calls(*spec["calls"]), {"role": "tool", "content": spec["result"]})
+        messages += (calls(*spec["calls"]), {"role": "tool", "content": RETURNED.format(result=spec["result"])})
         check = Check("exact", {"answers": [gold(spec)["content"]]})
     else:
         check = Check("tool_calls", {"calls": spec["calls"]})

@@ -32,12 +32,12 @@ MOST_TOKENS = 2700
 """Rows longer than this are left out: 2,000-token haystacks with many questions stay below."""
 
 FULL = Mixture(
-    tool_use=1.8,
-    multilingual=1.5,
-    long_context=0.15,
-    instructions=1.3,
-    dense=0.5,
-    level2=0.6,
+    tool_use=2.4,
+    multilingual=2.0,
+    long_context=0.12,
+    instructions=1.0,
+    dense=0.4,
+    level2=0.5,
     lengths=(256, 512, 1024, 2000),
     dense_lengths=(250, 500, 1000, 2000),
 )
