@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands)
     _add_plan(commands)
+    _add_preflight(commands)
     _add(commands, "recipes", recipes, "list the recipes that come with the package")
     init = _add(commands, "init", init_folder, "copy a recipe into a folder of your own, to start from")
     init.add_argument("folder", metavar="DIR")
@@ -105,21 +106,30 @@ def _add_plan(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
+def _add_preflight(commands: Any) -> None:
+    parser = _add(
+        commands, "preflight", preflight, "prove on the actual rows that what is trained is what will be served"
+    )
+    _add_recipe(parser)
+    parser.add_argument("--stage", help="only this training stage, such as sft or round-2/dpo")
+
+
 def _add_looking(commands: Any) -> None:
     parser = _add(commands, "show", show, "read the rows of a run or of one artifact")
     parser.add_argument(
         "path", metavar="RUN|ARTIFACT", help="root of a run, or a folder in it such as runs/quickstart/round-1/sample"
     )
     parser.add_argument("--stage", help="only rows of this stage")
-    parser.add_argument("--table", choices=["rows", "pairs", "preferences", "responses", "prompts", "scores"])
+    parser.add_argument("--table", metavar="NAME", help="rows, pairs, preferences, responses, prompts, scores, rejects")
     parser.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="column or scorer; = != > < >= <= ~ (contains); may be repeated",
+        help="column (also made_by.model) or scorer; = != > < >= <= ~ (contains); may be repeated",
     )
     parser.add_argument("--sort", metavar="NAME", help="column or scorer, largest first")
+    parser.add_argument("--columns", metavar="A,B", help="a line a row with these columns, instead of the messages")
     parser.add_argument("--limit", type=int, default=10, metavar="N", help="how many (default: 10)")
     parser = _add(commands, "trace", trace, "where a row came from: candidates, scores, prompt, and what made them")
     parser.add_argument("run", metavar="RUN")
@@ -168,6 +178,14 @@ def plan(options: argparse.Namespace) -> None:
     out = console()
     out.print(plan_table(made, root, states))
     out.print(plan_total(made, [node for node in made.nodes if runs(states[node.id], made.recipe)]))
+
+
+def preflight(options: argparse.Namespace) -> None:
+    from posttrain.inspect.proving import prove
+    from posttrain.rounds.view import console
+
+    made, root = _plan(options)
+    prove(made, root, options.stage, console())
 
 
 def recipes(options: argparse.Namespace) -> None:
@@ -222,7 +240,8 @@ def show(options: argparse.Namespace) -> None:
     from posttrain.rounds.view import console
 
     found, stage = load_at(options.path)
-    terminal.show(found, options.stage or stage, options.table, options.where, options.sort, options.limit, console())
+    asked = (options.table, options.where, options.sort, options.columns, options.limit)
+    terminal.show(found, options.stage or stage, *asked, console())
 
 
 def trace(options: argparse.Namespace) -> None:

@@ -1,5 +1,9 @@
 """What the stages run on: settings that change cost, never results."""
 
+from typing import Literal
+
+from pydantic import Field
+
 from posttrain.config import Config
 
 
@@ -18,3 +22,17 @@ class Machine(Config):
     """Sustained TFLOP/s of all devices together, for the plan's estimate of time; the default is two CPU cores."""
     devices: int = 1
     """Accelerators the run may use, for the plan's device hours."""
+    engine: Literal["transformers", "vllm", "vllm-serve", "transformers-serve"] = "transformers"
+    """What answers for models that are files: `transformers` or `vllm` in the stage's own process, or a server that the
+    stage starts, uses over HTTP and stops. The same distribution is sampled from; the draws differ."""
+    workers: int = Field(1, ge=1)
+    """Processes that sample side by side, each with a copy of the model and, on GPUs, a device of its own. The rows are
+    those of one process when `threads` is given, because sums depend on it. A vLLM server takes it as data-parallel
+    size."""
+    tensor_parallel: int = Field(1, ge=1)
+    """Devices that vLLM splits each copy of the model over, for one that is larger than a device."""
+    gpu_memory: float = Field(0.9, gt=0, le=1)
+    """The share of a device's memory that vLLM takes."""
+    untrusted_code: Literal["sandbox", "run_unsandboxed"] = "sandbox"
+    """What is done with code that a model wrote: run in the sandbox, and refused where this machine has none, or, in
+    these words, run with the rights of the run itself (docs/sandbox.md)."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from posttrain.artifacts import Journal
 from posttrain.config import Config
+from posttrain.endpoint import Endpoint
 from posttrain.errors import Interrupted, UserError
 from posttrain.machine import Machine
 
@@ -26,12 +27,14 @@ class External:
     """Something from outside the run: a model folder, a hub name, a file.
 
     `fingerprint` is a hash of the content, or the hub revision; it enters the keys of what is made from it.
-    `size` is what the plan knows of it, for estimates.
+    `size` is what the plan knows of it, for estimates. `served` is how a model behind an endpoint is reached; its
+    `source` is then the model's name, so that no URL enters a manifest.
     """
 
     source: str
     fingerprint: str
     size: "Size"
+    served: Endpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,21 @@ class Scope(Protocol):
     def all_rounds(self, kind: str) -> list[Any]:
         """Every stage before this one, in any round, that provides `kind`."""
 
-    def model(self, name: str) -> Any:
+    def model(self, name: str, served: bool = False) -> Any:
         """`previous`: what the round before ended with, or base. A stage's name: its checkpoint of this round.
 
-        Else a key of `models:`.
+        Else a key of `models:`. UserError for a model behind an endpoint, unless the stage says with `served` that
+        answers are all it needs.
         """
 
     def file(self, path: str) -> External:
         """A user's file, relative to the recipe; UserError when it is not there."""
+
+    def expected_file(self, path: str) -> External | None:
+        """A user's file that the run may have to wait for; None while it is not there."""
+
+    def data(self, name: str, revision: str | None = None) -> External:
+        """A user's file or folder, or a data set of the hub; UserError when it is none of them."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,8 @@ class StageSpec:
     provides: Callable[[Any], tuple[str, ...]]
     wire: Callable[[Any, Scope], dict[str, Input]]
     estimate: Callable[[Any, Mapping[str, Any], Machine], Size]
+    replaces: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """Kinds for which its output stands in place of its inputs': the stages after it no longer find those."""
     expand: Callable[[Any, Scope], list[str]] | None = None
     """For a stage that runs several times a round: the suffix of each instance, `evaluate` → `evaluate-sft`.
     While an instance is wired, `scope.instance` is its suffix."""
@@ -110,7 +122,8 @@ class StageSpec:
 class Job:
     """What `run(job)` gets: typed config, input folders, a folder to write into, and ways to report.
 
-    `inputs[name]` is a Path of a finished artifact, a str for something from outside, or a list of them.
+    `inputs[name]` is a Path of a finished artifact, a str for something from outside, an Endpoint for a served model,
+    or a list of them.
     """
 
     config: Any

@@ -1,93 +1,100 @@
 """Rows, their ancestry and a chat, as text in a terminal."""
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from posttrain.data.rows import Message, Tool
 from posttrain.errors import UserError
-from posttrain.inspect import FINDABLE, Found, Run, load, messages_of, segments
+from posttrain.inspect import query
+from posttrain.inspect.html import segments
+from posttrain.inspect.ancestry import describe, parents_shown
+from posttrain.inspect.run import Found, Run, load, messages_of
 
+PREFLIGHT = "preflight"
+"""Key of a training stage's summary that its preflight report tells in full."""
+ID_CHARS = 8
+CELL_CHARS = 60
+"""Of a longer value in a table, the beginning is shown."""
 STYLES = {0: "dim", 1: "green", 2: "bold yellow"}
 """Mask value → style: context, trained, trained format token."""
-ID_CHARS = 8
-CONDITION = re.compile(r"^\s*(\w+)\s*(!=|=|>=|<=|>|<|~)\s*(.*?)\s*$")
-COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": lambda a, b: a == b, "!=": lambda a, b: a != b, ">": lambda a, b: a > b, "<": lambda a, b: a < b,
-    ">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b, "~": lambda a, b: str(b) in str(a),
-}  # fmt: skip
 
 
 def show(
-    run: Run, stage: str | None, table: str | None, where: list[str], sort: str | None, limit: int, out: Console
-) -> None:
-    """Print rows of one table: of the stage named, or of every stage that wrote it."""
-    table = table or _readable(run, stage)
-    conditions = [_condition(text) for text in where]
-    named = [(one.id, row) for one in run.having(table, stage) for row in run.rows(table, one.id)]
-    kept = [(of, row) for of, row in named if all(_holds(run, row, *condition) for condition in conditions)]
+    run: Run, stage: str | None, table: str | None, where: list[str], sort: str | None, columns: str | None, limit: int,
+    out: Console,
+) -> None:  # fmt: skip
+    """Print rows of one table: of the stage named, or of every stage that wrote it. `columns` (names with commas
+    between them) makes it a table with a line a row. A checkpoint has its summary and its preflight to show."""
+    stage = run.stage(stage).id if stage else None
+    table = table or query.readable(run, stage)
+    if table is None:
+        _show_stage(run, stage, out)
+        return
+    conditions = [query.condition(text) for text in where]
+    every = 0
+    kept = []
+    for of, row in query.rows_of(run, stage, table):
+        every += 1
+        if all(condition.holds(run, row) for condition in conditions):
+            kept.append((of, row))
     if sort:
-        kept.sort(key=lambda item: _order(_value(run, item[1], sort)), reverse=True)
-    for of, row in kept[:limit]:
-        print_row(run, of, row, out)
-    out.print(Text(f"{min(limit, len(kept)):,} of {len(kept):,} {table} that fit, {len(named):,} in all", style="dim"))
+        kept.sort(key=lambda item: query.order(query.value(run, item[1], sort)), reverse=True)
+    if columns:
+        _print_columns(run, kept[:limit], columns, out)
+    else:
+        for of, row in kept[:limit]:
+            print_row(run, of, row, out)
+    out.print(Text(f"{min(limit, len(kept)):,} of {len(kept):,} {table} that fit, {every:,} in all", style="dim"))
 
 
-def _readable(run: Run, stage: str | None) -> str:
-    """The first of FINDABLE that the stages have. Raises UserError when they have no table at all."""
-    tables = {table for one in run.stages if stage in (None, one.id, one.name) for table in one.tables}
-    for table in FINDABLE:
-        if table in tables:
-            return table
-    of = f" of {stage}" if stage else ""
-    raise UserError(f"{run.root} has no rows to show yet{of}; `posttrain status` tells what is finished")
+def _show_stage(run: Run, stage: str | None, out: Console) -> None:
+    """A stage without tables: what its manifest sums up, and what it was trained on."""
+    from posttrain.train.preflight import read_report
+    from posttrain.train.preflight_view import print_report
+
+    if stage is None:
+        raise UserError(f"{run.root} has no rows to show yet; `posttrain status` tells what is finished")
+    found = run.stage(stage)
+    out.print(Text(f"{found.id}  {found.manifest.kind}  {found.folder}", style="bold"))
+    for name, value in found.manifest.summary.items():
+        if name != PREFLIGHT:
+            out.print(Text(f"  {name} {query.as_text(value)}"))
+    if report := read_report(found.folder):
+        out.print("")
+        print_report(report, out)
 
 
-def _condition(text: str) -> tuple[str, str, str]:
-    match = CONDITION.match(text)
-    if not match:
-        raise UserError(f"--where {text!r}: expected name=value, or one of != > < >= <= ~ (contains) between them")
-    return match.group(1), match.group(2), match.group(3)
+def _print_columns(run: Run, rows: list[tuple[str, Any]], columns: str, out: Console) -> None:
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for stage, row in rows:
+        table.add_row(*(Text(_cell(stage if name == "stage" else query.value(run, row, name))) for name in names))
+    out.print(table)
 
 
-def _holds(run: Run, row: Any, name: str, sign: str, wanted: str) -> bool:
-    got = _value(run, row, name)
-    if got is None:
-        return False
-    if isinstance(got, (int, float)):
-        try:
-            return COMPARE[sign](got, float(wanted))
-        except ValueError as error:
-            raise UserError(f"--where {name}{sign}{wanted}: {name} is a number, {wanted!r} is none") from error
-    return COMPARE[sign](got if isinstance(got, str) else json.dumps(got, ensure_ascii=False), wanted)
-
-
-def _value(run: Run, row: Any, name: str) -> Any:
-    """A column of the row, or what a scorer of that name said of it. Raises UserError when the table has neither."""
-    if hasattr(row, name) and (name != "reward" or row.reward is not None):
-        return getattr(row, name)
-    if name in run.scorers or hasattr(row, name):
-        return run.scores.get(getattr(row, "id", getattr(row, "response_id", "")), {}).get(name)
-    columns = [*type(row).__dataclass_fields__, *run.scorers]
-    raise UserError(f"{name!r} is no column of this table; there are {', '.join(columns)}")
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    if isinstance(value, (int, float)):
-        return (1, float(value), "")
-    return (0, 0.0, "" if value is None else str(value))
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:.4g}" if isinstance(value, float) else " ".join(query.as_text(value).split())
+    return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
 
 
 def print_row(run: Run, stage: str, row: Any, out: Console) -> None:
     """Its head, then every message."""
-    head = [getattr(row, "id", "")[:ID_CHARS], stage, getattr(row, "capability", ""), getattr(row, "language", "")]
-    for name in ("reward", "margin", "finish", "tokens", "scorer", "value"):
+    known = query.columns(run, row)
+    head = [str(getattr(row, "id", ""))[:ID_CHARS], stage]
+    for name in ("capability", "language"):
+        head += [str(value)] if name in known and (value := query.value(run, row, name)) else []
+    for name in ("reward", "margin", "rating", "finish", "tokens", "response_id", "scorer", "value", "place", "reason"):
         value = getattr(row, name, None)
         head += [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"] if value is not None else []
     head += [f"{scorer} {value:.3g}" for scorer, value in run.scores.get(getattr(row, "id", ""), {}).items()]
@@ -103,8 +110,8 @@ def print_row(run: Run, stage: str, row: Any, out: Console) -> None:
 def _print_messages(messages: Any, out: Console) -> None:
     for message in messages:
         calls = [call["function"] for call in message.get("tool_calls") or ()]
-        text = json.dumps(calls, ensure_ascii=False) if calls else str(message.get("content") or "")
-        out.print(Text.assemble((f"  {message['role']:>9} ", "dim"), text))
+        said = [str(message.get("content") or ""), *([json.dumps(calls, ensure_ascii=False)] if calls else [])]
+        out.print(Text.assemble((f"  {message['role']:>9} ", "dim"), " ".join(filter(None, said))))
 
 
 def trace(run: Run, row_id: str, show_text: bool, out: Console) -> None:
@@ -116,15 +123,11 @@ def trace(run: Run, row_id: str, show_text: bool, out: Console) -> None:
 
 
 def _print_ancestry(run: Run, found: Found, lead: str, below: str, out: Console, seen: set[str]) -> None:
-    out.print(Text(f"{lead}{_describe(run, found)}"))
+    out.print(Text(f"{lead}{describe(run, found)}"))
     if found.row.id in seen:
         return
     seen.add(found.row.id)
-    parents = run.parents(found)
-    if any(parent.table == "responses" for parent in parents):
-        # A prompt is told of below the responses to it.
-        answered = {parent.row.prompt_id for parent in parents if parent.table == "responses"}
-        parents = [parent for parent in parents if parent.row.id not in answered]
+    parents = parents_shown(run, found)
     for number, parent in enumerate(parents):
         last = number == len(parents) - 1
         _print_ancestry(
@@ -132,71 +135,19 @@ def _print_ancestry(run: Run, found: Found, lead: str, below: str, out: Console,
         )
 
 
-def _describe(run: Run, found: Found) -> str:
-    row, made = found.row, dict(getattr(found.row, "made_by", {}))
-    parts = [f"{_singular(found.table)} {row.id[:ID_CHARS]}", found.stage.id]
-    if found.table == "responses":
-        siblings = run.siblings(row)
-        parts[0] = f"candidate {row.index + 1} of {len(siblings)} {row.id[:ID_CHARS]}"
-        parts += [f"{row.tokens} tokens", row.finish, *_scores(run, row, siblings)]
-    for name in ("capability", "language", "source"):
-        parts += [value] if (value := getattr(row, name, "")) else []
-    for name in ("reward", "margin"):
-        parts += [f"{name} {value:.3g}"] if (value := getattr(row, name, None)) is not None else []
-    parts += [
-        f"{name} {value}"
-        for name, value in made.items()
-        if name not in ("stage", "round") and value not in (None, "", [], {})
-    ]
-    unknown = [parent for parent in getattr(row, "parents", ()) if parent not in run.index]
-    parts += [f"from {', '.join(unknown)}"] if unknown else []
-    return "   ".join(parts)
-
-
-def _scores(run: Run, response: Any, siblings: list[Any]) -> Iterator[str]:
-    """Each scorer's value with its rank among the answers to the same prompt."""
-    for scorer, value in run.scores.get(response.id, {}).items():
-        others = [run.scores[s.id][scorer] for s in siblings if scorer in run.scores.get(s.id, {})]
-        yield f"{scorer} {value:.3g} (rank {1 + sum(other > value for other in others)} of {len(others)})"
-
-
-def _singular(table: str) -> str:
-    return {"rows": "sft row", "preferences": "preference"}.get(table, table.removesuffix("s"))
-
-
 def _print_conversation(run: Run, found: Found, out: Console) -> None:
-    from posttrain.chat import Renderer
-
     row = found.row
     if found.table == "responses":
-        prompt = run.index[row.prompt_id].row
         out.print(Text(f"\n{row.text}\n"))
-        row = prompt
+        if row.prompt_id not in run.prompts:
+            return
+        row = run.prompts[row.prompt_id]
     text = Text()
-    for mask, piece in segments(row, Renderer.from_pretrained(_tokenizer(run))):
+    for mask, piece in segments(row, run):
         text.append(piece, STYLES[mask])
     out.print("", text, sep="\n")
     if messages_of(row)[-1]["role"] == "assistant":
         out.print(Text("green is trained, yellow is a trained format token, grey is context", style="dim italic"))
-
-
-def _tokenizer(run: Run) -> Path:
-    """A folder of the run that holds a tokenizer. Raises UserError when no checkpoint is finished."""
-    for stage in reversed(run.stages):
-        if (stage.folder / "tokenizer_config.json").is_file():
-            return stage.folder
-    for stage in reversed(run.stages):
-        for parent in _sources(stage.manifest.parents):
-            if (Path(parent) / "tokenizer_config.json").is_file():
-                return Path(parent)
-    raise UserError(f"{run.root} has no checkpoint yet, and so no tokenizer to render with; run a training stage first")
-
-
-def _sources(parents: Any) -> Iterator[str]:
-    for value in parents.values():
-        for item in value if isinstance(value, list) else [value]:
-            if "source" in item:
-                yield item["source"]
 
 
 def chat(model: str, tools_file: str | None, temperature: float, max_new_tokens: int, out: Console) -> None:

@@ -6,36 +6,79 @@ from typing import Any, Literal
 from pydantic import Field
 
 from posttrain.config import Config
+from posttrain.estimate import forward_memory, forward_seconds
 from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
+
+FORMATS = (".jsonl", ".csv")
+"""What a filled-in file may end with."""
 
 
 class AnnotateConfig(Config):
     """The recipe's `annotate:` section."""
 
-    by: Literal["verifier"] = "verifier"
-    """Who says which answer is better: the prompt's own check, so prompts without one are left out."""
+    by: Literal["verifier", "judge", "human"] = "verifier"
+    """Who says which answer is better. `verifier`: the prompt's own check, so prompts without one are left out.
+    `judge`: a model, asked in both orders. `human`: the stage writes a file of comparisons, the run ends as waiting
+    (exit code 3), and goes on when the filled-in file is there."""
     share: float = Field(0.3, gt=0, le=1)
     """Share of the prompts, chosen by the hash of their ids; they train the reward model and are not scored by it."""
-    pairs_per_prompt: int = Field(4, ge=1)
-    """Pairs of a right and a wrong answer a prompt, at most; drawn by seed."""
+    pairs_per_prompt: int = Field(4, ge=0)
+    """Pairs a prompt at most, drawn by seed: right against wrong answers for `verifier`, any two different ones (of
+    different models where several answered) for the others. 0 takes all."""
+    model: str = "teacher"
+    """The judge: a key of `models:` or a stage."""
+    criteria: str = ""
+    """What the judge or the person goes by, most important first; empty takes the project's own three lines."""
+    max_new_tokens: int = Field(1024, ge=1)
+    """Tokens the judge has for its reasons and its verdict."""
+    chunk: int = Field(64, ge=1)
+    """Comparisons judged between two writes to disk."""
+    file: str = Field("preferences-round-{round}", min_length=1)
+    """Where a person's filled-in file will be, seen from the recipe's folder and without its ending (.jsonl or .csv);
+    `{round}` is the round's number."""
+
+
+def filled_in(config: AnnotateConfig, number: int) -> str:
+    """The name of the file that a person fills in for a round, without its ending."""
+    name = config.file.removesuffix(FORMATS[0]).removesuffix(FORMATS[1])
+    return name.replace("{round}", str(number))
 
 
 def wire(config: AnnotateConfig, scope: Scope) -> dict[str, Any]:
-    return {"prompts": scope.newest("prompts"), "responses": scope.newest("responses")}
+    inputs = {"prompts": scope.newest("prompts"), "responses": scope.newest("responses")}
+    if config.by == "judge":
+        inputs["judge"] = scope.model(config.model, served=True)
+    if config.by == "human":
+        name = filled_in(config, scope.round)
+        found = [scope.expected_file(name + ending) for ending in FORMATS]
+        inputs["filled_in"] = next((file for file in found if file is not None), None)
+    return inputs
 
 
 def estimate(config: AnnotateConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """As many pairs as there can be; no model runs."""
-    prompts = sizes["prompts"]
-    rows = int(prompts.rows * config.share) * config.pairs_per_prompt
-    answer = (sizes["responses"].tokens - prompts.tokens) // max(1, sizes["responses"].responses)
-    return Size(rows=rows, tokens=2 * rows * (prompts.tokens // max(1, prompts.rows) + answer), note=f"by {config.by}")
+    """As many pairs as there can be. A judge reads each twice, with both answers, and writes its reasons."""
+    prompts, responses = sizes["prompts"], sizes["responses"]
+    answers = responses.responses // max(1, prompts.rows)
+    most = config.pairs_per_prompt or answers * (answers - 1) // 2
+    rows = int(prompts.rows * config.share) * most
+    prompt = prompts.tokens // max(1, prompts.rows)
+    answer = (responses.tokens - prompts.tokens) // max(1, responses.responses)
+    if config.by != "judge":
+        waits = config.by == "human" and "filled_in" not in sizes
+        note = f"waits for {config.file}" if waits else f"by {config.by}"
+        return Size(rows=rows, tokens=2 * rows * (prompt + answer), note=note)
+    parameters = sizes["judge"].parameters
+    tokens = 2 * rows * (prompt + 2 * answer + config.max_new_tokens)
+    return Size(
+        rows=rows, tokens=tokens, parameters=parameters, memory=forward_memory(parameters),
+        seconds=forward_seconds(parameters, tokens, machine), note=f"by {config.model}, both orders",
+    )  # fmt: skip
 
 
 SPEC = StageSpec(
     module="reward.annotate",
-    version=1,
+    version=2,
     Config=AnnotateConfig,
     provides=lambda config: ("preferences",),
     wire=wire,

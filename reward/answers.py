@@ -25,6 +25,11 @@ def grade_of(prompt: Prompt, response: Response) -> float | None:
     return None if prompt.check is None else grade(prompt.check, message_of(response)).value
 
 
+def is_whole(response: Response) -> bool:
+    """Whether an answer ended by itself and says something."""
+    return response.finish == "stop" and bool(response.text.strip())
+
+
 def share_of(*parts: str) -> float:
     """A number in [0, 1) from the hash of the parts."""
     return int(content_id(*parts)[:12], 16) / 16**12

@@ -1,9 +1,12 @@
 """K answers of the policy to every prompt of the round, the prompt computed once for them (Llama 3, 4.2.2)."""
 
 from collections import Counter
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from posttrain.data.rows import Prompt
+from posttrain.data.rows import Prompt, Response
 from posttrain.data.tables import read_table, write_table
 from posttrain.engines.answers import answer_prompts
 from posttrain.engines.protocol import Sampling, open_engine
@@ -11,31 +14,31 @@ from posttrain.errors import UserError
 from posttrain.stages import Job
 from reward.sample_spec import SampleConfig
 
+UNASKED = {"too_long": "prompt_too_long", "refused": "refused"}
+"""Why a prompt has no answer, by finish."""
+
 
 def run(job: Job) -> None:
-    """Write `responses`. A prompt that leaves no room for an answer is dropped and counted."""
+    """Write `responses`. A prompt that leaves no room for an answer, or that a server refuses, is dropped and named."""
     config: SampleConfig = job.config
-    prompts = _prompts(Path(job.inputs["prompts"]))
-    sampling = Sampling(config.k, config.temperature, config.top_p, config.max_new_tokens)
-    engine = open_engine(job.inputs["model"], job.machine)
-    try:
-        responses = answer_prompts(job, engine, prompts, sampling, config.chunk, config.model)
-    finally:
-        engine.close()
-    kept = [response for response in responses if response.finish != "too_long"]
+    prompts = _steered(_prompts(Path(job.inputs["prompts"])), config.system)
+    sampling = Sampling(config.k, config.temperature, config.top_p, config.max_new_tokens, config.logprobs)
+    responses: list[Response] = []
+    for number, name in enumerate(config.model):
+        with closing(open_engine(job.inputs["model"][number], job.machine)) as engine:
+            journal = f"responses-{name}" if number else "responses"
+            answers = answer_prompts(job, engine, prompts, sampling, config.chunk, name, journal)
+        responses += [replace(answer, index=answer.index + number * config.k, id="") for answer in answers]
+    responses.sort(key=lambda response: (response.prompt_id, response.index))
+    kept = [response for response in responses if response.finish not in UNASKED]
+    drops = _drops(job, responses)
     if not kept:
         raise UserError(
-            f"none of the {len(prompts):,} prompts leaves room for {config.max_new_tokens} new tokens in "
-            f"{job.inputs['model']}; lower max_new_tokens or use shorter prompts"
+            f"none of the {len(prompts):,} prompts got an answer ({_reasons(drops)}) of {config.max_new_tokens} new "
+            "tokens at most; lower max_new_tokens or use other prompts"
         )
-    too_long = sorted({response.prompt_id for response in responses if response.finish == "too_long"})
-    for prompt_id in too_long:
-        job.log.warning("prompt %s leaves no room for %d new tokens and is dropped", prompt_id, config.max_new_tokens)
     job.rows["responses"] = write_table(job.folder, "responses", kept)
-    job.summary["finish"] = dict(Counter(response.finish for response in kept))
-    job.summary["mean_tokens"] = sum(response.tokens for response in kept) / len(kept)
-    job.summary["distinct"] = len({(response.prompt_id, response.text) for response in kept}) / len(kept)
-    job.summary["drops"] = {"prompt_too_long": len(too_long)}
+    job.summary |= _summary(kept) | {"drops": drops}
 
 
 def _prompts(folder: Path) -> list[Prompt]:
@@ -44,3 +47,46 @@ def _prompts(folder: Path) -> list[Prompt]:
     if not prompts:
         raise UserError(f"{folder} holds no prompts to answer; add prompts to the recipe")
     return list(prompts.values())
+
+
+def _steered(prompts: list[Prompt], system: dict[str, str]) -> list[Prompt]:
+    """The prompts with their capability's system prompt in front, under their own ids: it is no part of the row."""
+    steered = []
+    for prompt in prompts:
+        text = system.get(prompt.capability, system.get("default"))
+        if text and prompt.messages[0]["role"] != "system":
+            prompt = replace(prompt, messages=({"role": "system", "content": text}, *prompt.messages))
+        steered.append(prompt)
+    return steered
+
+
+def _drops(job: Job, responses: list[Response]) -> dict[str, int]:
+    """Prompts without any answer of one model at least, by reason; each is named in the log."""
+    drops = dict.fromkeys(UNASKED.values(), 0)
+    for finish, reason in UNASKED.items():
+        lost = {r.prompt_id: r.text for r in responses if r.finish == finish}
+        drops[reason] = len(lost)
+        for prompt_id, why in sorted(lost.items()):
+            job.log.warning("prompt %s is dropped: %s", prompt_id, why or reason.replace("_", " "))
+    return drops
+
+
+def _reasons(drops: dict[str, int]) -> str:
+    return ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in drops.items() if count)
+
+
+def _summary(kept: list[Response]) -> dict[str, Any]:
+    """Finish reasons, mean length and the share of different answers, overall and of each model."""
+    by_model: dict[str, list[Response]] = {}
+    for response in kept:
+        by_model.setdefault(response.made_by["model"], []).append(response)
+    whole = _figures(kept)
+    return whole if len(by_model) == 1 else whole | {"by_model": {name: _figures(r) for name, r in by_model.items()}}
+
+
+def _figures(responses: list[Response]) -> dict[str, Any]:
+    return {
+        "finish": dict(Counter(response.finish for response in responses)),
+        "mean_tokens": sum(response.tokens for response in responses) / len(responses),
+        "distinct": len({(response.prompt_id, response.text) for response in responses}) / len(responses),
+    }

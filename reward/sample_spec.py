@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from posttrain.config import Config
 from posttrain.estimate import forward_memory, forward_seconds
@@ -14,43 +14,71 @@ from posttrain.stages import Scope, Size, StageSpec
 class SampleConfig(Config):
     """The recipe's `sample:` section."""
 
-    model: str = "previous"
-    """Who answers: `previous` (the round before's result, or base; Llama 3, 4.2.2), a stage, or a key of `models:`."""
+    model: tuple[str, ...] = ("previous",)
+    """Who answers: `previous` (the round before's result, or base; Llama 3, 4.2.2), a stage, or a key of `models:`.
+    Each of several gives `k` answers, so that pairs can be of two models (4.2.1)."""
     k: int = Field(16, ge=1)
-    """Answers a prompt; the paper has 10 to 30 (4.2.2)."""
-    temperature: float = Field(0.6, ge=0)
-    """Divides the logits; 0 makes all K answers the same. 0.6 is the paper's final value (4.3.2)."""
+    """Answers a prompt and model; the paper has 10 to 30 (4.2.2)."""
+    temperature: float | tuple[float, float] = 0.6
+    """Divides the logits; 0 makes all K answers the same. 0.6 is the paper's final value. Of a range, `[0.2, 1.0]` in
+    its early rounds, each prompt draws its own (4.3.2)."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Share of probability drawn from; 1 draws from everything."""
     max_new_tokens: int = Field(1024, ge=1)
     """Tokens an answer may have, its end included; a longer one is cut and marked so."""
+    system: dict[str, str] = {}
+    """Capability → system prompt that steers the answers to its prompts (4.2.2), `default` for those not named. Prompts
+    with a system message keep theirs. What is trained later does not contain it."""
+    logprobs: bool = False
+    """Whether every answer must have its log-probability; a served model that gives none is then refused."""
     chunk: int = Field(64, ge=1)
-    """Prompts answered between two writes to disk."""
+    """Prompts answered between two writes to disk; served models write each."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("model")
+    @classmethod
+    def _different(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names or len(set(names)) < len(names):
+            raise ValueError("name one model, or several different ones")
+        return names
+
+    @field_validator("temperature")
+    @classmethod
+    def _possible(cls, value: float | tuple[float, float]) -> float | tuple[float, float]:
+        if isinstance(value, tuple) and not 0 < value[0] < value[1]:
+            raise ValueError("a range of temperatures is two numbers above 0, the lower first")
+        if not isinstance(value, tuple) and value < 0:
+            raise ValueError("a temperature is 0 or more")
+        return value
 
 
 def wire(config: SampleConfig, scope: Scope) -> dict[str, Any]:
-    return {"prompts": scope.newest("prompts"), "model": scope.model(config.model)}
+    return {"prompts": scope.newest("prompts"), "model": [scope.model(name, served=True) for name in config.model]}
 
 
 def estimate(config: SampleConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """Every prompt once and, as the worst case, K answers at their full length."""
-    prompts, model = sizes["prompts"], sizes["model"]
+    """Every prompt once and, as the worst case, K answers at their full length, for each model."""
+    prompts, models = sizes["prompts"], sizes["model"]
     responses = prompts.rows * config.k
     tokens = prompts.tokens + responses * config.max_new_tokens
     return Size(
-        rows=responses,
-        responses=responses,
-        tokens=tokens,
-        parameters=model.parameters,
-        memory=forward_memory(model.parameters),
-        seconds=forward_seconds(model.parameters, tokens, machine),
-        note=f"{config.model} ×{config.k}",
+        rows=responses * len(models),
+        responses=responses * len(models),
+        tokens=tokens * len(models),
+        parameters=max(model.parameters for model in models),
+        memory=forward_memory(max(model.parameters for model in models)),
+        seconds=sum(forward_seconds(model.parameters, tokens, machine) for model in models),
+        note=f"{', '.join(config.model)} ×{config.k}",
     )
 
 
 SPEC = StageSpec(
     module="reward.sample",
-    version=1,
+    version=2,
     Config=SampleConfig,
     provides=lambda config: ("responses",),
     wire=wire,

@@ -10,23 +10,58 @@ from posttrain.errors import UserError
 from posttrain.estimate import forward_memory, forward_seconds
 from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
+from posttrain.train.settings import listed
+from reward.scorers import COMBINED, FILE, JUDGE, REWARD, VERIFIER, VOTES
 
 
 class ScoreConfig(Config):
     """The recipe's `score:` section: scorers by weight; each is standardised within a prompt before it is weighted."""
 
     reward: float = Field(1.0, ge=0)
-    """Weight of the reward model, read at the end-of-turn token; 0 leaves it out."""
+    """Weight of the run's own reward model, read at the end-of-turn token; 0 leaves it out."""
     votes: float = Field(0.0, ge=0)
     """Weight of the log count of equal answers among a prompt's candidates; 0 leaves it out."""
     verifier: float = Field(0.0, ge=0)
     """Weight of the prompt's own check; 0 leaves it out (it is the yardstick then, and must not select)."""
+    models: dict[str, float] = {}
+    """Weights of other reward models by their key in `models:`: sequence classifiers with one label and a causal
+    backbone, from a folder or the hub. They read their own chat template. Empty takes none."""
+    judge: float = Field(0.0, ge=0)
+    """Weight of a judge's grade, 1 to 10; an unreadable verdict is no grade. 0 asks no judge."""
+    judge_model: str = "teacher"
+    """The judge: a key of `models:` or a stage."""
+    criteria: str = ""
+    """What the judge goes by, most important first; empty takes the project's own three lines."""
+    judge_tokens: int = Field(512, ge=1)
+    """Tokens the judge has for its reasons and its grade."""
+    file: str = ""
+    """A file of scores that people gave, seen from the recipe's folder: JSON lines or CSV with `response_id` and
+    `value`. Empty reads none."""
+    file_weight: float = Field(1.0, ge=0)
+    """Weight of that file's scores; an answer it does not name has none."""
+    require: dict[str, float] = {}
+    """Scorer → the least value, in its own units, that an answer needs to be selected; one without a value fails. A
+    scorer of weight 0 can be named too: `verifier`, or a key of `models` with weight 0."""
     chunk: int = Field(64, ge=1)
-    """Prompts scored between two writes to disk."""
+    """Prompts scored, or put to the judge, between two writes to disk."""
+
+    def weights(self) -> dict[str, float]:
+        """Every scorer's weight by its name in the table of scores."""
+        own = {REWARD: self.reward, VOTES: self.votes, VERIFIER: self.verifier, JUDGE: self.judge}
+        return own | ({FILE: self.file_weight} if self.file else {}) | self.models
 
     def model_post_init(self, context: Any) -> None:
-        if not (self.reward or self.votes or self.verifier):
-            raise ValueError("every weight is 0; give at least one of reward, votes, verifier a weight")
+        if not any(self.weights().values()):
+            raise ValueError("every weight is 0; give at least one of reward, votes, verifier, judge, models a weight")
+        taken = {REWARD, VOTES, VERIFIER, JUDGE, FILE, COMBINED} & self.models.keys()
+        if taken:
+            raise ValueError(f"models: {', '.join(sorted(taken))} is a scorer's own name; rename it in models:")
+        if min(self.models.values(), default=0.0) < 0:
+            raise ValueError("models: a weight is negative; give 0 or more")
+        computed = {name for name, weight in self.weights().items() if weight} | {VERIFIER} | self.models.keys()
+        unknown = sorted(self.require.keys() - computed)
+        if unknown:
+            raise ValueError(f"require: {', '.join(unknown)} does not score here; name one of {sorted(computed)}")
 
 
 def wire(config: ScoreConfig, scope: Scope) -> dict[str, Any]:
@@ -41,26 +76,32 @@ def wire(config: ScoreConfig, scope: Scope) -> dict[str, Any]:
             raise UserError(
                 "score.reward has a weight but no reward model comes before it; add `reward:` or set it to 0"
             )
+    if config.models:
+        inputs["models"] = [scope.model(name) for name in sorted(config.models)]
+    if config.judge:
+        inputs["judge"] = scope.model(config.judge_model, served=True)
+    if config.file:
+        inputs["file"] = scope.file(config.file)
     return inputs
 
 
 def estimate(config: ScoreConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
     """The reward model reads what the policy wrote: every prompt once and every answer."""
-    responses, model = sizes["responses"], sizes.get("reward_model")
-    parameters = model.parameters if model else 0
+    responses = sizes["responses"]
+    readers = [*listed(sizes.get("reward_model")), *listed(sizes.get("models")), *listed(sizes.get("judge"))]
     return Size(
         rows=responses.rows,
         responses=responses.responses,
-        tokens=responses.tokens if model else 0,
-        parameters=parameters,
-        memory=forward_memory(parameters),
-        seconds=forward_seconds(parameters, responses.tokens, machine),
+        tokens=responses.tokens * len(readers),
+        parameters=max((model.parameters for model in readers), default=0),
+        memory=max((forward_memory(model.parameters) for model in readers), default=0),
+        seconds=sum(forward_seconds(model.parameters, responses.tokens, machine) for model in readers),
     )
 
 
 SPEC = StageSpec(
     module="reward.score",
-    version=1,
+    version=2,
     Config=ScoreConfig,
     provides=lambda config: ("scores",),
     wire=wire,

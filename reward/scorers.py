@@ -4,8 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-REWARD, VOTES, VERIFIER, COMBINED = "reward", "votes", "verifier", "combined"
-"""The scorers' names in the table of scores."""
+REWARD, VOTES, VERIFIER, JUDGE, FILE, COMBINED = "reward", "votes", "verifier", "judge", "file", "combined"
+"""The scorers' names in the table of scores; another reward model's is its key of `models:`."""
 
 Values = Sequence[float | None]
 """One value for each candidate of a prompt, None where a scorer cannot grade it."""
@@ -28,13 +28,23 @@ def standardise(values: Values) -> list[float]:
     return [0.0 if value is None else (value - mean) / spread for value in values]
 
 
-def combine(scores: Mapping[str, Values], weights: Mapping[str, float], count: int) -> list[float]:
-    """The weighted sum of the standardised scorers for `count` candidates; a scorer that is not there adds 0."""
+def combine(
+    scores: Mapping[str, Values], weights: Mapping[str, float], count: int, require: Mapping[str, float]
+) -> list[float | None]:
+    """The weighted sum of the standardised scorers for `count` candidates; a scorer that is not there adds 0.
+
+    None for a candidate that a scorer of `require` gives less than it requires, or cannot grade.
+    """
     total = [0.0] * count
     for scorer, weight in weights.items():
         if weight and scorer in scores:
             total = [so_far + weight * value for so_far, value in zip(total, standardise(scores[scorer]), strict=True)]
-    return total
+    passed = [all(_reaches(scores[name][i], least) for name, least in require.items()) for i in range(count)]
+    return [value if ok else None for value, ok in zip(total, passed, strict=True)]
+
+
+def _reaches(value: float | None, least: float) -> bool:
+    return value is not None and value >= least
 
 
 def best_index(values: Values) -> int:

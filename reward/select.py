@@ -1,33 +1,53 @@
-"""From scored candidates to what is trained: one answer a prompt for SFT, and ranked pairs for DPO (Llama 3, 4.2.2)."""
+"""From scored candidates to what is trained: answers for SFT, and ranked pairs for DPO (Llama 3, 4.2.2).
+
+Reads what sampling and scoring wrote and runs no model, so another K', rule or reward model samples nothing anew.
+"""
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.rows import Candidates, Pair, Response, Row, gather
-from posttrain.data.tables import read_table, write_table
+from posttrain.data.rows import EDITED, Candidates, Pair, Reject, Response, Row, gather
+from posttrain.data.tables import iter_table, read_table, write_table
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from reward.answers import RIGHT, answer_key, grade_of, message_of
-from reward.scorers import COMBINED, REWARD
+from reward.answers import message_of
+from reward.contest import Contest, open_contest
+from reward.rules import PAIR_RULES, ROW_RULES
+from reward.scorers import COMBINED
 from reward.select_spec import PairRule, RowRule, SelectConfig
 
+SHOWN = 80
+"""Characters of a losing answer that `rejects` keeps; the whole of it stands in the responses."""
+
 Drops = Counter[str]
+Losers = list[Reject]
 
 
 def run(job: Job) -> None:
-    """Write `rows` and `pairs`; `job.summary["drops"]` counts the prompts that gave none, by table and reason."""
+    """Write `rows`, `pairs` and `rejects`, the candidates that lost with the reason.
+
+    `job.summary["drops"]` counts the prompts that gave none, by table and reason, and `job.summary["candidates"]` those
+    that lost.
+    """
     config: SelectConfig = job.config
     pool, unscored = _candidates(job)
     drops: dict[str, dict[str, int]] = {"prompts": {"not_scored": unscored}}
-    if config.sft is not None:
-        rows, lost = select_rows(job, pool, config.sft)
+    losers: Losers = []
+    if config.row_rules():
+        rows, lost, beaten = select_rows(job, pool)
         _write(job, "rows", rows, lost, drops)
-    if config.pairs is not None:
-        pairs, lost = select_pairs(job, pool, config.pairs)
+        losers += beaten
+    if config.pair_rules():
+        pairs, lost, beaten = select_pairs(job, pool)
         _write(job, "pairs", pairs, lost, drops)
+        losers += beaten
+    job.rows["rejects"] = write_table(job.folder, "rejects", losers)
     job.summary["drops"] = drops
+    counts = Counter((loser.detail["for"], loser.reason) for loser in losers)
+    job.summary["candidates"] = {f"{table}: {reason}": count for (table, reason), count in sorted(counts.items())}
     job.progress(len(pool), len(pool), "prompts")
 
 
@@ -38,7 +58,7 @@ def _candidates(job: Job) -> tuple[list[Candidates], int]:
     pool = gather(prompts, read_table(Path(job.inputs["responses"]), "responses"), scores)
     if "scores" not in job.inputs:
         return pool, 0
-    scored = [item for item in pool if None not in item.scores.get(COMBINED, (None,))]
+    scored = [item for item in pool if any(value is not None for v in item.scores.values() for value in v)]
     return scored, len(pool) - len(scored)
 
 
@@ -51,111 +71,141 @@ def _write(job: Job, table: str, made: list[Any], lost: Drops, drops: dict[str, 
     drops[table] = dict(sorted(lost.items()))
 
 
-def select_rows(job: Job, pool: list[Candidates], rule: RowRule) -> tuple[list[Row], Drops]:
-    """One row a prompt by the rule, then the top share of each capability; and the lost prompts by reason."""
-    chosen: list[tuple[Candidates, int]] = []
+def select_rows(job: Job, pool: list[Candidates]) -> tuple[list[Row], Drops, Losers]:
+    """The rows by each capability's rule, of the top share of its prompts; lost prompts by reason; losing answers."""
     lost: Drops = Counter()
+    losers: Losers = []
+    won: list[tuple[Contest, list[int], RowRule]] = []
     for item in pool:
-        places = _whole(item)
-        right = [place for place in places if grade_of(item.prompt, item.responses[place]) == RIGHT]
-        if not places:
-            lost["all_cut"] += 1
-        elif rule.rule == "best":
-            chosen.append((item, _best(item, places)))
-        elif rule.rule == "verified" and not right:
-            lost["none_verified"] += 1
+        rule = job.config.row_rule(item.prompt.capability)
+        if rule is None:
+            lost["off_for_capability"] += 1
+            continue
+        contest = open_contest(item, job.config, job.rng)
+        contest.lost |= contest.guarded
+        chosen, reason = ROW_RULES[rule.rule](contest, rule) if contest.choosable else ([], _nobody(contest))
+        if chosen:
+            won.append((contest, chosen, rule))
         else:
-            drawn = job.rng("row", item.prompt.id).choice(right if rule.rule == "verified" else places)
-            chosen.append((item, drawn))
-    kept = _top(chosen, rule)
-    if len(kept) < len(chosen):
-        lost["below_top_share"] = len(chosen) - len(kept)
-    return [_row(job, item, place, rule) for item, place in kept], lost
+            lost[reason] += 1
+            losers += _beaten(contest, "rows", rule.score, [])
+    kept = _top(won)
+    for contest, chosen, rule in won:
+        if contest.item.prompt.id not in kept:
+            lost["below_top_share"] += 1
+            contest.lost |= dict.fromkeys(chosen, "below_top_share")
+        losers += _beaten(contest, "rows", rule.score, chosen)
+    rows = [
+        _row(job, contest, place, rule)
+        for contest, chosen, rule in won
+        if contest.item.prompt.id in kept
+        for place in chosen
+    ]
+    return rows, lost, losers
 
 
-def _reward(item: Candidates, place: int) -> float | None:
-    return item.scores[REWARD][place] if REWARD in item.scores else None
+def _nobody(contest: Contest) -> str:
+    """Why no answer of a prompt may be chosen."""
+    reasons = set(contest.lost.values()) - {"beyond_k"}
+    if reasons <= {"cut", "empty"}:
+        return "all_cut"
+    return reasons.pop() if len(reasons) == 1 else "none_eligible"
 
 
-def _whole(item: Candidates) -> list[int]:
-    """Places of the answers that ended themselves and say something."""
-    return [i for i, response in enumerate(item.responses) if response.finish == "stop" and response.text.strip()]
-
-
-def _best(item: Candidates, places: list[int]) -> int:
-    """The place of the highest combined score, the first of equals."""
-    return max(places, key=lambda place: (_combined(item, place), -place))
-
-
-def _combined(item: Candidates, place: int) -> float:
-    value = item.scores[COMBINED][place]
-    assert value is not None, "_candidates leaves out prompts without combined scores"
-    return value
-
-
-def _top(chosen: list[tuple[Candidates, int]], rule: RowRule) -> list[tuple[Candidates, int]]:
-    """The best `top_share` of each capability's prompts (rounded up), in the order they came."""
-    if rule.top_share == 1:
-        return chosen
-    of_capability: dict[str, list[tuple[Candidates, int]]] = {}
-    for two in chosen:
-        of_capability.setdefault(two[0].prompt.capability, []).append(two)
+def _top(won: list[tuple[Contest, list[int], RowRule]]) -> set[str]:
+    """Prompt ids of the best `top_share` of each capability's prompts, rounded up."""
+    of_capability: dict[str, list[tuple[Contest, list[int], RowRule]]] = {}
+    for entry in won:
+        of_capability.setdefault(entry[0].item.prompt.capability, []).append(entry)
     kept: set[str] = set()
     for group in of_capability.values():
-        group.sort(key=lambda two: (-_merit(two[0], two[1], rule), two[0].prompt.id))
-        kept |= {item.prompt.id for item, _ in group[: math.ceil(rule.top_share * len(group))]}
-    return [two for two in chosen if two[0].prompt.id in kept]
+        share = group[0][2].top_share
+        if share < 1:
+            group.sort(key=lambda entry: (-_merit(entry[0], entry[1][0], entry[2]), entry[0].item.prompt.id))
+            group = group[: math.ceil(share * len(group))]
+        kept |= {contest.item.prompt.id for contest, _, _ in group}
+    return kept
 
 
-def _merit(item: Candidates, place: int, rule: RowRule) -> float:
-    """How good a prompt's best answer is: its reward, or how far its candidates lie apart in combined score."""
+def _merit(contest: Contest, place: int, rule: RowRule) -> float:
+    """How good a prompt's chosen answer is: its reward, or how far its candidates lie apart in combined score."""
     if rule.top_by == "margin":
-        values = [_combined(item, i) for i in range(len(item.responses))]
-        return max(values) - min(values)
-    reward = _reward(item, place)
+        values = [contest.score(COMBINED, i) for i in range(len(contest.item.responses))]
+        scored = [value for value in values if value is not None]
+        return max(scored) - min(scored) if scored else 0.0
+    reward = contest.reward(place)
     if reward is None:
         raise UserError("select.sft.top_by is reward but no reward model scored the answers; set top_by: margin")
     return reward
 
 
-def select_pairs(job: Job, pool: list[Candidates], rule: PairRule) -> tuple[list[Pair], Drops]:
-    """The best against the worst answer of each prompt; and the lost prompts by reason."""
-    pairs: list[Pair] = []
+def select_pairs(job: Job, pool: list[Candidates]) -> tuple[list[Pair], Drops, Losers]:
+    """The pairs by each capability's rule; lost prompts by reason; answers that are in no pair."""
+    pairs = list(_edited(job))
     lost: Drops = Counter()
+    losers: Losers = []
     for item in pool:
-        places = _whole(item)
-        if not places:
-            lost["all_cut"] += 1
+        rule = job.config.pair_rule(item.prompt.capability)
+        if rule is None or rule.rule == "edited":
+            lost["off_for_capability" if rule is None else "not_edited"] += 1
             continue
-        best = _best(item, places)
-        worst = min(places, key=lambda place: (_combined(item, place), place))
-        margin = _combined(item, best) - _combined(item, worst)
-        if answer_key(item.responses[best]) == answer_key(item.responses[worst]):
-            lost["equal_answers"] += 1
-        elif margin < rule.min_margin or margin == 0:
-            lost["below_margin"] += 1
-        else:
-            pairs.append(_pair(job, item, best, worst, margin, rule))
-    return pairs, lost
+        contest = open_contest(item, job.config, job.rng)
+        made, reason = PAIR_RULES[rule.rule](contest, rule) if contest.places else ([], _nobody(contest))
+        pairs += [_pair(job, contest, better, worse, rule) for better, worse in made]
+        if not made:
+            lost[reason] += 1
+        used = [place for two in made for place in two]
+        contest.lost |= dict.fromkeys(set(contest.places) - set(used) - contest.lost.keys(), reason or "between")
+        losers += _beaten(contest, "pairs", rule.score, used)
+    return pairs, lost, losers
+
+
+def _edited(job: Job) -> Iterator[Pair]:
+    """The round's annotated pairs whose better answer a person wrote, for the capabilities whose rule asks for them."""
+    if "preferences" not in job.inputs:
+        return
+    for pair in iter_table(Path(job.inputs["preferences"]), "preferences"):
+        rule = job.config.pair_rule(pair.capability)
+        if rule is not None and rule.rule == "edited" and pair.rating == EDITED:
+            yield pair
+
+
+def _beaten(contest: Contest, table: str, scorer: str, chosen: list[int]) -> Losers:
+    """A reject for each place that lost: its score, and who won instead."""
+    winners = [contest.item.responses[place].id for place in chosen if place not in contest.lost]
+    values = contest.item.scores.get(scorer)
+    found = []
+    for place, reason in sorted(contest.lost.items()):
+        response = contest.item.responses[place]
+        detail = {
+            "for": table, "prompt_id": contest.item.prompt.id, scorer: values[place] if values else None,
+            "chosen": list(dict.fromkeys(winners)),
+        }  # fmt: skip
+        found.append(Reject(response.id, reason, response.text[:SHOWN], detail))
+    return found
 
 
 def _made_by(job: Job, rule: RowRule | PairRule, *responses: Response) -> dict[str, Any]:
     return {"stage": job.name, "round": job.round, "rule": rule.rule, "model": responses[0].made_by.get("model")}
 
 
-def _row(job: Job, item: Candidates, place: int, rule: RowRule) -> Row:
-    prompt, response = item.prompt, item.responses[place]
+def _row(job: Job, contest: Contest, place: int, rule: RowRule) -> Row:
+    prompt, response = contest.item.prompt, contest.item.responses[place]
     return Row(
         messages=(*prompt.messages, message_of(response)), capability=prompt.capability, language=prompt.language,
-        source=prompt.source, tools=prompt.tools, reward=_reward(item, place),
+        source=prompt.source, tools=prompt.tools, reward=contest.reward(place),
         parents=(prompt.id, response.id), made_by=_made_by(job, rule, response),
     )  # fmt: skip
 
 
-def _pair(job: Job, item: Candidates, best: int, worst: int, margin: float, rule: PairRule) -> Pair:
-    prompt, better, worse = item.prompt, item.responses[best], item.responses[worst]
+def _pair(job: Job, contest: Contest, better: int, worse: int, rule: PairRule) -> Pair:
+    prompt, one, two = contest.item.prompt, contest.item.responses[better], contest.item.responses[worse]
+    margin = None
+    if rule.score in contest.item.scores:
+        high, low = contest.score(rule.score, better), contest.score(rule.score, worse)
+        margin = None if high is None or low is None else high - low
     return Pair(
-        prompt=prompt.messages, chosen=message_of(better), rejected=message_of(worse), capability=prompt.capability,
+        prompt=prompt.messages, chosen=message_of(one), rejected=message_of(two), capability=prompt.capability,
         language=prompt.language, source=prompt.source, tools=prompt.tools, margin=margin, prompt_id=prompt.id,
-        parents=(prompt.id, better.id, worse.id), made_by=_made_by(job, rule, better),
+        parents=(prompt.id, one.id, two.id), made_by=_made_by(job, rule, one),
     )  # fmt: skip

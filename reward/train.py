@@ -1,72 +1,93 @@
 """The reward model, trained by TRL's RewardTrainer and measured on prompts it never saw."""
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, set_seed
 from trl import RewardConfig as TrlArguments
 from trl import RewardTrainer
 
 from posttrain.chat import Renderer
-from posttrain.checks.intervals import wilson
-from posttrain.data.rows import Pair
+from posttrain.data.rows import EDITED, Pair
 from posttrain.data.tables import iter_table
 from posttrain.engines.loading import Loaded, load_model
+from posttrain.engines.scoring import batch_rewards, load_scorer, rewards
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from posttrain.train.batches import length, micro_batch, model_inputs, refuse_long, render_pair
+from posttrain.train.batches import Listed, lists_of, render_pair
 from posttrain.train.checkpoint import save_checkpoint
 from posttrain.train.losses import bradley_terry_loss
-from posttrain.train.trainer import GlobalBatchMixin, arguments, pair_collator, read_inputs, train
+from posttrain.train.preflight import preflight
+from posttrain.train.trainer import ListBatchesMixin, list_trainer, read_inputs, train
+from reward.probe import write_probe
+from reward.report import Measured, report
+
+REPORT = "report.json"
+"""File of the artifact: how the model does on held-out pairs."""
+MARGINS: dict[str | None, float] = {
+    None: 1.0, EDITED: 1.0, "significantly_better": 1.0, "better": 2 / 3, "slightly_better": 1 / 3,
+    "marginally_better": 0.0,
+}  # fmt: skip
+"""What share of the margin a rating asks for (Llama 2, 2307.09288, A.3.3)."""
+
+Proven = tuple[Pair, dict[str, Any]]
+"""A pair and its rendered example."""
 
 
-class PreferenceTrainer(GlobalBatchMixin, RewardTrainer):
-    """RewardTrainer on rendered pairs, whose prompts may be shared, with the mean loss over the global batch."""
-
-    def items(self, batch: dict[str, torch.Tensor]) -> int:
-        return len(batch["input_ids"]) // 2
+class ListTrainer(ListBatchesMixin, RewardTrainer):
+    """RewardTrainer on lists of answers, with the mean loss over the pairs of the global batch."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Bradley-Terry, summed over the pairs of the micro-batch, over those of the global batch."""
-        chosen, rejected = rewards(model, inputs)
-        margin = (chosen - rejected).detach()
-        self.note(accuracy=(margin > 0).float().mean().item(), margin=margin.mean().item())
-        return self.share(bradley_terry_loss(chosen, rejected).sum(), num_items_in_batch)
+        scores, (better, worse) = batch_rewards(model, inputs), inputs["pairs"].unbind(1)
+        gap = scores[better] - scores[worse]
+        loss = bradley_terry_loss(gap, inputs.get("margins", 0.0)).sum()
+        self.note_sums(len(gap), accuracy=(gap.detach() > 0).sum(), margin=gap.detach().sum())
+        return self.share(loss, num_items_in_batch)
 
 
 def run(job: Job) -> None:
-    """Read preferences, train from the backbone of `init`, write a sequence classifier and its held-out pair accuracy.
-
-    Raises UserError when no pair is left to train on or a pair is too long.
+    """Read preferences, train from the backbone of `init`, write a sequence classifier and how it does on held-out
+    pairs. Raises UserError when no pair is left to train on or the preflight fails.
     """
     init = job.inputs["init"]
-    loaded = reward_model(load_model(init, job.machine, dtype=torch.float32), job.seed)
-    pairs = distinct_pairs(job, loaded.renderer)
-    held = [pair for pair in pairs if is_held_out(pair, job.config.heldout_share)]
-    kept = [pair for pair in pairs if not is_held_out(pair, job.config.heldout_share)]
+    proven = load(job, Renderer.from_pretrained(init))
+    held = [two for two in proven if is_held_out(two[0], job.config.heldout_share)]
+    kept = [two for two in proven if not is_held_out(two[0], job.config.heldout_share)]
     if not kept:
         raise UserError(f"{job.name}: no preference pair is left to train on; annotate a larger share, or more prompts")
-    examples = [render_pair(loaded.renderer, pair) for pair in kept]
-    measured = [render_pair(loaded.renderer, pair) for pair in held]
-    refuse_long(examples + measured, job.config.max_length or loaded.model.config.max_position_embeddings)
-    trainer = PreferenceTrainer(
-        model=loaded.model,
-        args=arguments(job, TrlArguments, len(examples), rows_each=2, remove_unused_columns=False),
-        train_dataset=Dataset.from_list(examples),
-        data_collator=pair_collator(loaded),
-        processing_class=loaded.renderer.tokenizer,
-    )
-    lines = train(job, trainer, examples)
-    job.summary |= {"pairs": len(examples), "accuracy_last_step": lines[-1]["accuracy"]}
+    lists = [_with_margins(job, item, kept) for item in lists_of([example for _, example in kept])]
+    loaded = reward_model(load_model(init, job.machine, dtype=torch.float32), job.seed)
+    trainer = list_trainer(job, loaded, lists, ListTrainer, TrlArguments)
+    lines = train(job, trainer, [item.answers.longest for item in lists])
+    pairs = sum(len(item.pairs) for item in lists)
+    job.summary |= {"pairs": pairs, "prompts": len(lists), "accuracy_last_step": lines[-1]["accuracy"]}
+    save_checkpoint(job, loaded.model, loaded.renderer, init, {"pairs": pairs, "held-out pairs": len(held)})
+    stored = load_scorer(job.folder, job.machine)
+    write_probe(job.folder, stored, [pair for pair, _ in held or kept])
     if held:
-        job.summary["heldout"] = pair_accuracy(held, margins(job, loaded, measured))
-    save_checkpoint(job, loaded.model, loaded.renderer, init, {"pairs": len(examples), "held-out pairs": len(held)})
+        _measure(job, stored, held)
+
+
+def _with_margins(job: Job, item: Listed, proven: Sequence[Proven]) -> Listed:
+    if not job.config.margin:
+        return item
+    return replace(item, margins=[job.config.margin * MARGINS[proven[place][0].rating] for place in item.places])
+
+
+def _measure(job: Job, loaded: Loaded, held: Sequence[Proven]) -> None:
+    """Write the report on held-out pairs, of the model as it is stored; its main numbers enter the summary."""
+    found = report(measure(loaded, held, job.machine.batch_tokens))
+    (job.folder / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    job.summary["heldout"] = {name: value for name, value in found.items() if name not in ("calibration", "histogram")}
+    job.summary["heldout"]["ece"] = found["calibration"]["ece"]
 
 
 def reward_model(loaded: Loaded, seed: int) -> Loaded:
@@ -83,19 +104,20 @@ def reward_model(loaded: Loaded, seed: int) -> Loaded:
     return Loaded(model.to(loaded.device), loaded.renderer)
 
 
-def rewards(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rewards of the chosen and of the rejected answers of a PairCollator's batch, shape (B) each."""
-    scores = model(**model_inputs(model, batch)).logits.float().squeeze(-1)
-    return scores[::2], scores[1::2]
+def load(job: Job, renderer: Renderer) -> list[Proven]:
+    """The distinct pairs with their examples, held-out ones too; the preflight proves them."""
+    return preflight(job, renderer, distinct_pairs(job, renderer), partial(render_pair, renderer))
 
 
 def distinct_pairs(job: Job, renderer: Renderer) -> list[Pair]:
-    """All pairs, each once, in sorted id order, without those that differ in white space only (Llama 3, 4.2.1)."""
+    """All pairs, each once, in sorted id order, without those rated too low and those that differ in white space only
+    (Llama 3, 4.2.1)."""
     folders = read_inputs(job, "preferences")
     found: dict[str, Pair] = {pair.id: pair for folder, table in folders for pair in iter_table(folder, table)}
     pairs = [found[pair_id] for pair_id in sorted(found)]
-    kept = [p for p in pairs if renderer.text(p.chosen).split() != renderer.text(p.rejected).split()]
-    job.summary["drops"] = {"near_identical": len(pairs) - len(kept)}
+    rated = [pair for pair in pairs if pair.rating is None or pair.rating in job.config.ratings]
+    kept = [p for p in rated if renderer.text(p.chosen).split() != renderer.text(p.rejected).split()]
+    job.summary["drops"] = {"near_identical": len(rated) - len(kept), "rating": len(pairs) - len(rated)}
     return kept
 
 
@@ -105,26 +127,13 @@ def is_held_out(pair: Pair, share: float) -> bool:
     return number < share * 2**32
 
 
-@torch.no_grad()
-def margins(job: Job, loaded: Loaded, examples: Sequence[dict[str, Any]]) -> list[float]:
-    """Reward of chosen minus reward of rejected, in the order of `examples`, computed in batches of similar length."""
-    loaded.model.eval()
-    collate, found = pair_collator(loaded), [0.0] * len(examples)
-    order = sorted(range(len(examples)), key=lambda i: (length(examples[i]), i))
-    size = micro_batch(job.config.batch_size, job.machine, rows_each=2)
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
-        batch = {name: value.to(loaded.device) for name, value in collate([examples[i] for i in part]).items()}
-        chosen, rejected = rewards(loaded.model, batch)
-        for i, margin in zip(part, (chosen - rejected).tolist(), strict=True):
-            found[i] = margin
+def measure(loaded: Loaded, proven: Sequence[Proven], batch_tokens: int) -> list[Measured]:
+    """The pairs with their rewards and lengths, each prompt computed once for all its answers."""
+    lists = lists_of([example for _, example in proven])
+    found = []
+    for item, values in zip(lists, rewards(loaded, [item.answers for item in lists], batch_tokens), strict=True):
+        tokens = [len(answer) for answer in item.answers.answers]
+        for (better, worse), place in zip(item.pairs, item.places, strict=True):
+            two = values[better], values[worse]
+            found.append(Measured(proven[place][0], *two, tokens[better], tokens[worse]))
     return found
-
-
-def pair_accuracy(pairs: Sequence[Pair], found: Sequence[float]) -> dict[str, Any]:
-    """`accuracy` with its 95% interval `low`, `high` and `n`, overall and `by_capability`; a tie counts as wrong."""
-    right = [margin > 0 for margin in found]
-    names = sorted({pair.capability for pair in pairs})
-    of = {name: [ok for pair, ok in zip(pairs, right, strict=True) if pair.capability == name] for name in names}
-    by_capability = {name: asdict(wilson(sum(ok), len(ok))) for name, ok in of.items()}
-    return {**asdict(wilson(sum(right), len(right))), "by_capability": by_capability}

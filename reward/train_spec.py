@@ -5,18 +5,25 @@ from typing import Any
 
 from pydantic import Field
 
+from posttrain.data.rows import Rating
 from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
 from posttrain.train.settings import TrainingConfig, data_size, training_size
 
 
 class RewardConfig(TrainingConfig):
-    """`batch_size` counts pairs."""
+    """`batch_size` counts prompts: a step sees all pairs of each of them, and its loss is the mean over these pairs."""
 
     init: str = "base"
     """The checkpoint whose backbone it starts from (the paper: the pre-trained model); the score head is new."""
     heldout_share: float = Field(0.1, ge=0, lt=1)
     """Share of the prompts, chosen by hash, whose pairs are not trained on but measured; 0 measures nothing."""
+    ratings: tuple[Rating, ...] = ("edited", "significantly_better", "better")
+    """The ratings that are trained on, and measured (Llama 3, 4.1.2 and 4.2.1); pairs that nobody rated always are."""
+    margin: float = Field(0.0, ge=0)
+    """How far the better answer's reward is to lie above the other's, in units of reward, for pairs rated
+    `significantly_better` or `edited` and unrated ones; `better` asks for two thirds of it, `slightly_better` for one
+    third, `marginally_better` for none (Llama 2, 2307.09288, A.3.3). 0 is Bradley-Terry without margin, as Llama 3."""
 
 
 def wire(config: RewardConfig, scope: Scope) -> dict[str, Any]:
@@ -32,7 +39,7 @@ def estimate(config: RewardConfig, sizes: Mapping[str, Any], machine: Machine) -
 
 SPEC = StageSpec(
     module="reward.train",
-    version=1,
+    version=2,
     Config=RewardConfig,
     provides=lambda config: ("reward_model",),
     wire=wire,

@@ -25,7 +25,7 @@ from synth.world import Spec, faithful, operator_text, prompt_from, seeds, split
 
 HASH_STEPS = 10_000
 """The share of answered prompts is kept to a ten-thousandth."""
-UNFINISHED = {"length": "cut", "too_long": "too long for the model"}
+UNFINISHED = {"length": "cut", "too_long": "too long for the model", "refused": "refused by the server"}
 """Why a text that did not end by itself is dropped."""
 PASSES = 2
 """Asking for more than wanted, then once for what still lacks."""

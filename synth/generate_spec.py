@@ -86,7 +86,7 @@ class GenerateConfig(Config):
 
 def wire(config: GenerateConfig, scope: Scope) -> dict[str, Any]:
     files = {file_input(name): scope.file(source.path) for name, source in config.prompts.items() if source.path}
-    return {"teacher": scope.model(config.model), **files}
+    return {"teacher": scope.model(config.model, served=True), **files}
 
 
 def file_input(capability: str) -> str:

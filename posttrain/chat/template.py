@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Template, TemplateError, nodes
@@ -20,9 +19,6 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from posttrain.errors import UserError
-
-LLAMA31_TEMPLATE = Path(__file__).with_name("llama31.jinja").read_text(encoding="utf-8")
-"""The template that `build_tokenizer` saves; a user may set it on any Llama 3.1 tokenizer."""
 
 ESCAPE = "\U0010fffd"
 LITERAL, BREAK, OPEN, CLOSE = (ESCAPE + digit for digit in "0123")
@@ -48,6 +44,15 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """The filter as transformers defines it; jinja's own would escape HTML characters."""
+    if indent is None:
+        return json.dumps(value, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys)
+    return _indented(json.dumps(value), ensure_ascii, indent, separators, sort_keys)
+
+
+@lru_cache(maxsize=1024)
+def _indented(text: str, ensure_ascii: bool, indent: int, separators: tuple[str, str] | None, sort_keys: bool) -> str:
+    """JSON text with line breaks. Python writes it ten times slower than compact text, and rows share their tools."""
+    value = json.loads(text)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -55,30 +60,27 @@ def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
-def checked_template(source: str | dict[str, str] | None, where: str) -> Template:
-    """A tokenizer's chat template, compiled; `where` names the tokenizer in the UserError for an unusable one."""
-    advice = "set tokenizer.chat_template (for Llama 3.1: posttrain.chat.LLAMA31_TEMPLATE) and save the tokenizer"
-    if not isinstance(source, str):
-        raise UserError(f"{where} has {'several chat templates' if source else 'no chat template'}; {advice}")
-    if not re.search(r"\{%-?\s*generation\s*-?%\}", source):
-        raise UserError(f"the chat template of {where} has no generation markers to say what is trained; {advice}")
-    if "strftime_now" in source:
-        raise UserError(f"the chat template of {where} prints today's date, so its text changes daily; {advice}")
-    try:
-        return _compile(source)
-    except TemplateError as error:
-        raise UserError(f"the chat template of {where} does not parse ({error}); {advice}") from error
+def _today(pattern: str) -> None:
+    raise TemplateError("it prints today's date, so its text would change daily")
 
 
-@lru_cache(maxsize=16)
-def _compile(source: str) -> Template:
-    """The template in the environment that transformers uses, but for the generation block."""
+@lru_cache(maxsize=32)
+def compile_template(source: str) -> Template:
+    """The template in the environment that transformers uses, but for generation blocks, and refusing today's date.
+
+    Raises jinja2's TemplateError when it does not parse.
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise
+    environment.globals.update(raise_exception=_raise, strftime_now=_today)
     return environment.from_string(source)
+
+
+def is_marked(source: str) -> bool:
+    """Whether a template says which text is the assistant's."""
+    return bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
 
 
 def any_of(texts: Iterable[str]) -> str:
@@ -91,18 +93,32 @@ def guarding(control_tokens: Iterable[str]) -> Callable[[Any], Any]:
 
     That function raises UserError for a number JSON does not have: it would teach the model to write broken JSON.
     """
-    control = re.compile(any_of(control_tokens))
+    tokens = list(control_tokens)
+    control = re.compile(any_of(tokens))
 
     def broken(token: re.Match[str]) -> str:
         return token[0][0] + BREAK + token[0][1:]
 
+    written_plainly = all(json.dumps(token)[1:-1] == token for token in tokens)
+    beginnings = {token[:2] for token in tokens} | {ESCAPE}
+
     def guard(value: Any) -> Any:
+        if written_plainly and not isinstance(value, str):
+            try:
+                text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+                if not any(beginning in text for beginning in beginnings):
+                    return value
+            except (TypeError, ValueError):
+                pass  # no JSON: the deep way says what is wrong, or leaves it to the template
+        return deep(value)
+
+    def deep(value: Any) -> Any:
         if isinstance(value, str):
             return control.sub(broken, value.replace(ESCAPE, LITERAL))
         if isinstance(value, Mapping):
-            return {guard(key): guard(item) for key, item in value.items()}
+            return {deep(key): deep(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [guard(item) for item in value]
+            return [deep(item) for item in value]
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"a message or tool holds {value}, which JSON cannot write; use a finite number or null")
         return value

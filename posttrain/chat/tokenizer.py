@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from posttrain.chat.template import LLAMA31_TEMPLATE, any_of
+from posttrain.chat.dialects import LLAMA31_TEMPLATE
+from posttrain.chat.parse import PYTHON_TAG
+from posttrain.chat.template import any_of
 from posttrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
 BOS, END_OF_TEXT, PAD, EOM, EOT = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", "<|eom_id|>", "<|eot_id|>"
 )  # fmt: skip
+START_HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"
+PADS = (PAD, "<|reserved_special_token_0|>")
+"""Tokens to pad with where a tokenizer names none: Llama 3.1's, and for Llama 3 one that nothing else uses."""
 
 # In the order of Llama 3.1's ids 128000 … 128015; the other 240 reserved ones are left out to keep embeddings small.
 CONTROL_TOKENS = (
     BOS, END_OF_TEXT, "<|reserved_special_token_0|>", "<|reserved_special_token_1|>", PAD,
-    "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>", EOM, EOT, "<|python_tag|>",
+    "<|reserved_special_token_2|>", START_HEADER, END_HEADER, EOM, EOT, PYTHON_TAG,
     *(f"<|reserved_special_token_{i}|>" for i in range(3, 8)),
 )  # fmt: skip
 

@@ -1,44 +1,56 @@
 """Programs that grade an answer against what its prompt's check knows.
 
-A verifier is a function `(message, args) -> Verdict`; `VERIFIERS` is the whole table. The gold answer scores 1.0, a
-wrong one 0.0, and an answer that cannot be graded has `value` None: no grade is not a wrong grade.
+A verifier is a function `(message, args) -> Verdict` with the typed arguments it needs; `VERIFIERS` is the whole table.
+The gold answer scores 1.0, a wrong one 0.0, and an answer that cannot be graded has `value` None: no grade is not a
+wrong grade.
 """
 
-import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
-from posttrain.data.rows import Check, Message, canonical_json
+from pydantic import Field, ValidationError
+
+from posttrain.checks.calls import AcceptedArgs, CallsArgs, call_rules, tool_calls
+from posttrain.checks.constraints import ConstraintArgs, constraints
+from posttrain.checks.language import UNDETERMINED, identify
+from posttrain.checks.numbers import MathArgs, NumericArgs, mathematics, numeric
+from posttrain.checks.programs import PythonArgs, python_tests
+from posttrain.checks.verdict import NOT_TEXT, RIGHT, Args, Verdict, Verifier, text_of
+from posttrain.data.rows import Check, Message
 from posttrain.errors import UserError
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """`value` is 0.0 to 1.0, or None where the answer cannot be graded; `reason` is one short phrase for a reader."""
-
-    value: float | None
-    reason: str
-
-
-Args = Mapping[str, Any]
-Verifier = Callable[[Message, Args], Verdict]
-
-RIGHT = Verdict(1.0, "right")
+SHOWN = 60
+"""Characters of a wrong argument that a message shows."""
 
 
 def grade(check: Check, message: Message) -> Verdict:
-    """Grade an assistant message. Raises UserError when the check names no verifier or lacks an argument."""
-    if check.name not in VERIFIERS:
-        raise UserError(f"check {check.name!r} is no verifier; known are {', '.join(sorted(VERIFIERS))}")
+    """Grade an assistant message. Raises UserError when the check names no verifier or its arguments are not as that
+    one needs, and where a verifier cannot work on this machine."""
+    args = arguments(check)
     if message.get("role", "assistant") != "assistant":
         return Verdict(None, f"a {message['role']} message is not an answer")
+    return VERIFIERS[check.name].grade(message, args)
+
+
+def arguments(check: Check) -> Args:
+    """The check's arguments, typed. Raises UserError for an unknown verifier or arguments that it cannot use."""
+    if check.name not in VERIFIERS:
+        raise UserError(f"check {check.name!r} is no verifier; known are {', '.join(sorted(VERIFIERS))}")
     try:
-        return VERIFIERS[check.name](message, check.args)
-    except KeyError as missing:
-        raise UserError(f"check {check.name!r} lacks its argument {missing}; got {sorted(check.args)}") from missing
+        return VERIFIERS[check.name].Args.model_validate(check.args)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+    except RecursionError:
+        raise UserError(f"check {check.name!r}: its args are nested too deeply; mend check.args of the row") from None
+    told = []
+    for fault in faults[:3]:
+        got = repr(fault["input"])
+        got = got if len(got) <= SHOWN else got[: SHOWN - 3] + "..."
+        place = ".".join(["args", *map(str, fault["loc"])])
+        told.append(f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {got}")
+    raise UserError(f"check {check.name!r} cannot be used ({'; '.join(told)}); mend check.args of the row")
 
 
 def plain(text: str) -> str:
@@ -46,114 +58,74 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
 
 
-def exact(message: Message, args: Args) -> Verdict:
+class ExactArgs(Args):
+    """Texts, any of which is right."""
+
+    answers: Sequence[str] = Field(min_length=1)
+
+
+class NeedleArgs(Args):
+    """What was hidden in a long text, and what lay beside it."""
+
+    needles: Sequence[str] = Field(min_length=1)
+    """All must be said."""
+    others: Sequence[str] = ()
+    """None may be said: the values that belong to other keys."""
+
+
+class LanguageArgs(Args):
+    """The language an answer is to be in."""
+
+    language: Literal["en", "de", "fr", "it", "pt", "hi", "es", "th"]
+    least: float = Field(0.5, ge=0, le=1)
+    """Least probability of that language."""
+
+
+def exact(message: Message, args: ExactArgs) -> Verdict:
     """The text is one of `answers`, blanks aside."""
     if message.get("tool_calls"):
-        return Verdict(0.0, "a tool call where text was asked")
+        return NOT_TEXT
     got = plain(message.get("content") or "")
-    if got in {plain(answer) for answer in args["answers"]}:
+    if got in {plain(answer) for answer in args.answers}:
         return RIGHT
     return Verdict(0.0, "empty" if not got else "another text")
 
 
-def tool_calls(message: Message, args: Args) -> Verdict:
-    """The calls are exactly `calls` (`[{"name", "arguments"}]`) in any order; 2 and 2.0 are the same number."""
-    wanted = sorted(_call_key(call["name"], call["arguments"]) for call in args["calls"])
-    functions = [call["function"] for call in message.get("tool_calls") or ()]
-    if not functions:
-        return Verdict(0.0, "no call")
-    got = sorted(_call_key(function["name"], function["arguments"]) for function in functions)
-    if got == wanted:
-        return RIGHT
-    if len(got) != len(wanted):
-        return Verdict(0.0, f"{len(got)} calls, {len(wanted)} wanted")
-    names_differ = sorted(f["name"] for f in functions) != sorted(call["name"] for call in args["calls"])
-    return Verdict(0.0, "another function" if names_differ else "other arguments")
+def needle(message: Message, args: NeedleArgs) -> Verdict:
+    """Every needle occurs as whole words, none of the others does; blanks and letters' case aside."""
+    text = text_of(message)
+    if text is None:
+        return NOT_TEXT
+    if not all(_occurs(value, text) for value in args.needles):
+        return Verdict(0.0, "not found" if text else "empty")
+    return Verdict(0.0, "another one too") if any(_occurs(value, text) for value in args.others) else RIGHT
 
 
-def _call_key(name: str, arguments: Any) -> str:
-    return canonical_json([name, _numbers_as_one_kind(arguments)])
+def _occurs(value: str, text: str) -> bool:
+    sought = re.escape(plain(value).casefold())
+    return re.search(rf"(?<!\w){sought}(?!\w)", plain(text).casefold()) is not None
 
 
-def _numbers_as_one_kind(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _numbers_as_one_kind(inner) for key, inner in value.items()}
-    return [_numbers_as_one_kind(inner) for inner in value] if isinstance(value, list) else value
+def language(message: Message, args: LanguageArgs) -> Verdict:
+    """The text is in the language; one too short to tell has no grade."""
+    text = text_of(message)
+    if text is None:
+        return NOT_TEXT
+    found, probability = identify(text)
+    if found == UNDETERMINED:
+        return Verdict(None, "too short to tell its language")
+    right = found == args.language and probability >= args.least
+    return RIGHT if right else Verdict(0.0, f"in {found} ({probability:.2f})")
 
 
-def constraints(message: Message, args: Args) -> Verdict:
-    """Every rule of `rules` (`[{"rule": name, ...}]`) holds strictly; see `RULES`."""
-    if message.get("tool_calls"):
-        return Verdict(0.0, "a tool call where text was asked")
-    text = (message.get("content") or "").strip()
-    if not text:
-        return Verdict(0.0, "empty")
-    for rule in args["rules"]:
-        if rule["rule"] not in RULES:
-            raise UserError(f"constraint {rule['rule']!r} is no rule; known are {', '.join(sorted(RULES))}")
-        if not RULES[rule["rule"]](text, rule):
-            return Verdict(0.0, f"rule {rule['rule']} broken")
-    return RIGHT
-
-
-def _without_ending(text: str, ending: str | None) -> str:
-    return text.removesuffix(ending).rstrip() if ending else text
-
-
-def _json_items(text: str) -> list[str] | None:
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
-
-
-def _bulleted(text: str) -> list[str] | None:
-    lines = text.splitlines()
-    return [line[2:] for line in lines] if all(line.startswith("- ") for line in lines) else None
-
-
-def _numbered(text: str) -> list[str] | None:
-    lines = text.splitlines()
-    right = all(line.startswith(f"{number}. ") for number, line in enumerate(lines, 1))
-    return [line.split(". ", 1)[1] for line in lines] if right else None
-
-
-LAYOUTS: dict[str, Callable[[str], list[str] | None]] = {
-    "spaces": lambda text: text.split(" "),
-    "commas": lambda text: text.split(", "),
-    "lines": str.splitlines,
-    "bullets": _bulleted,
-    "numbered": _numbered,
-    "json": _json_items,
+VERIFIERS: dict[str, Verifier] = {
+    "exact": Verifier(ExactArgs, exact),
+    "tool_calls": Verifier(CallsArgs, tool_calls),
+    "call_rules": Verifier(AcceptedArgs, call_rules),
+    "constraints": Verifier(ConstraintArgs, constraints),
+    "numeric": Verifier(NumericArgs, numeric),
+    "math": Verifier(MathArgs, mathematics),
+    "python_tests": Verifier(PythonArgs, python_tests),
+    "needle": Verifier(NeedleArgs, needle),
+    "language": Verifier(LanguageArgs, language),
 }
-"""How a list may be laid out: text to items, or None when the text is not laid out so."""
-
-
-def _items(text: str, rule: Args) -> bool:
-    items = LAYOUTS[rule["layout"]](_without_ending(text, rule.get("before")))
-    return items is not None and [item.casefold() for item in items] == [item.casefold() for item in rule["items"]]
-
-
-def _case(text: str, rule: Args) -> bool:
-    body = _without_ending(text, rule.get("before"))
-    return body == (body.upper() if rule["case"] == "upper" else body.lower())
-
-
-RULES: dict[str, Callable[[str, Args], bool]] = {
-    "items": _items,
-    "case": _case,
-    "starts_with": lambda text, rule: text.startswith(rule["text"]),
-    "ends_with": lambda text, rule: text.endswith(rule["text"]),
-    "contains": lambda text, rule: all(word.casefold() in text.casefold() for word in rule["words"]),
-    "excludes": lambda text, rule: not any(word.casefold() in text.casefold() for word in rule["words"]),
-    "words": lambda text, rule: rule.get("least", 0) <= len(text.split()) <= rule.get("most", len(text.split())),
-    "lines": lambda text, rule: len(text.splitlines()) == rule["count"],
-}
-"""Checkable constraints in the manner of IFEval (arXiv 2311.07911). `items` {layout, items, before?}: exactly these
-items in this order and layout, letters' case aside, `before` a closing text; `case` {case, before?}; `words` {least?,
-most?}."""
-
-VERIFIERS: dict[str, Verifier] = {"exact": exact, "tool_calls": tool_calls, "constraints": constraints}

@@ -8,21 +8,32 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Message = dict[str, Any]
 """`role` (system, user, assistant, tool), `content`, and on assistant messages `tool_calls`:
-`[{"type": "function", "function": {"name": str, "arguments": dict}}]`."""
+`[{"type": "function", "function": {"name": str, "arguments": dict}}]`, and `train`: bool where its maker said whether
+to train it."""
 
 Tool = dict[str, Any]
 """`{"type": "function", "function": {"name", "description", "parameters": JSON schema}}`."""
 
+Rating = Literal["significantly_better", "better", "slightly_better", "marginally_better", "edited"]
+RATINGS = ("significantly_better", "better", "slightly_better", "marginally_better")
+"""How much better an annotator found the chosen answer, strongest first (Llama 3, 4.2.1)."""
+EDITED = "edited"
+"""The rating of a pair whose chosen answer is the annotator's edit of the other one, or of a better one: it outranks
+every level (edited > chosen > rejected; Llama 3, 4.1.2)."""
+
 LANGUAGES = ("en", "de", "fr", "it", "pt", "hi", "es", "th")
+
+
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def canonical_json(value: Any) -> str:
     """One text for equal values: sorted keys, no spaces, non-ASCII kept."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return ENCODER.encode(value)
 
 
 def content_id(*parts: Any) -> str:
@@ -93,7 +104,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Row:
-    """A conversation to train on; the last message is the assistant's answer."""
+    """A conversation to train on; the last message is the assistant's answer.
+
+    `labels` is what curation found out: name → a number (`quality`, `difficulty`), a text (`topic`) or a list of texts
+    (`tags`).
+    """
 
     messages: tuple[Message, ...]
     capability: str
@@ -101,6 +116,7 @@ class Row:
     source: str = ""
     tools: tuple[Tool, ...] = ()
     reward: float | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
     made_by: dict[str, Any] = field(default_factory=dict)
     id: str = ""
@@ -112,7 +128,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt, the better one first. `margin` is the difference of the scores that ranked them."""
+    """Two answers to one prompt, the better one first.
+
+    `margin` is the difference of the scores that ranked them; `rating` one of RATINGS or EDITED, or None where nobody
+    rated. Three or more ranked answers are all their pairs, with one `prompt_id`.
+    """
 
     prompt: tuple[Message, ...]
     chosen: Message
@@ -122,6 +142,7 @@ class Pair:
     source: str = ""
     tools: tuple[Tool, ...] = ()
     margin: float | None = None
+    rating: str | None = None
     prompt_id: str = ""
     parents: tuple[str, ...] = ()
     made_by: dict[str, Any] = field(default_factory=dict)
@@ -130,6 +151,23 @@ class Pair:
     def __post_init__(self) -> None:
         if not self.id:
             object.__setattr__(self, "id", content_id(self.prompt, self.tools, self.chosen, self.rejected))
+
+
+@dataclass(frozen=True)
+class Reject:
+    """What a stage left out, and why.
+
+    Of a person's file: `place` is `file:line` and `text` the record's beginning. Of a table: `place` is the row's id,
+    `text` what the reason rests on (the matched text, the beginning of the answer), `detail` its numbers and ids, and
+    `row` the whole row as `posttrain.data.tables.to_record` writes it to table `table`.
+    """
+
+    place: str
+    reason: str
+    text: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    table: str = ""
+    row: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

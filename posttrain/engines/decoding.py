@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posttrain.engines.prefix import Prefix, prefill
+from posttrain.engines.prefix import Prefix
 from posttrain.engines.protocol import Sampling
+from posttrain.engines.shared import SharedPrompts, begin
 
 COMPACT_BELOW = 0.8
 """Finished rows are computed along until fewer than this share of the batch goes on; then they leave the cache."""
@@ -31,30 +32,39 @@ def decode(
     model: Any,
     prompts: Sequence[list[int]],
     seeds: Sequence[Sequence[int]],
+    temperatures: Sequence[float],
     sampling: Sampling,
     stop_ids: Sequence[int],
     pad_id: int,
 ) -> list[list[Draft]]:
-    """Continue each prompt once for each of its seeds; the prompt itself is computed once.
+    """Continue each prompt once for each of its seeds, at its own temperature; the prompt itself is computed once.
 
     Returns the drafts of each prompt in the order of its seeds. Noise depends on a row's seed alone, so other rows in
     the batch change a draft only where rounding moves a probability across its random number.
     """
     copies = [len(own) for own in seeds]
     with torch.inference_mode():
-        prefix = prefill(model, prompts, copies, sampling.max_new_tokens, pad_id, model.device, logits_to_keep=1)
+        prefix = begin(model, prompts, copies, sampling.max_new_tokens, pad_id)
         noise_BN = _noise([seed for own in seeds for seed in own], sampling, model.device)
-        drafts = _steps(model, prefix, noise_BN, sampling, frozenset(stop_ids))
+        heat_B = torch.tensor(temperatures, device=model.device)[prefix.rows]
+        drafts = _steps(model, prefix, noise_BN, heat_B, sampling, frozenset(stop_ids))
     return [drafts[end - count : end] for end, count in zip(accumulate(copies), copies, strict=True)]
 
 
-def _steps(model: Any, prefix: Prefix, noise_BN: Tensor, sampling: Sampling, stops: frozenset[int]) -> list[Draft]:
+def _steps(
+    model: Any,
+    prefix: SharedPrompts | Prefix,
+    noise_BN: Tensor,
+    heat_B: Tensor,
+    sampling: Sampling,
+    stops: frozenset[int],
+) -> list[Draft]:
     """Step until every row has ended or has all its tokens; `running` are the rows still in the batch."""
     drafts = [Draft() for _ in range(len(noise_BN))]
     running = drafts
     logits_BV = prefix.output.logits[prefix.rows, -1]
     for step in range(sampling.max_new_tokens):
-        tokens_B, logprobs_B = pick(logits_BV, noise_BN[:, step], sampling)
+        tokens_B, logprobs_B = pick(logits_BV, noise_BN[:, step], heat_B, sampling.top_p)
         _write_down(running, tokens_B, logprobs_B, stops)
         going = [place for place, draft in enumerate(running) if not draft.stopped]
         if not going or step + 1 == sampling.max_new_tokens:
@@ -63,7 +73,7 @@ def _steps(model: Any, prefix: Prefix, noise_BN: Tensor, sampling: Sampling, sto
             kept = torch.tensor(going, device=tokens_B.device)
             prefix.keep(kept)
             running = [running[place] for place in going]
-            tokens_B, noise_BN = tokens_B[kept], noise_BN[kept]
+            tokens_B, noise_BN, heat_B = tokens_B[kept], noise_BN[kept], heat_B[kept]
         positions_B = prefix.lengths + step
         logits_BV = prefix.go_on(model, tokens_B[:, None], positions_B[:, None]).logits[:, -1]
     return drafts
@@ -84,23 +94,24 @@ def _noise(seeds: Sequence[int], sampling: Sampling, device: torch.device) -> Te
     return torch.stack([torch.rand(steps, generator=own, dtype=torch.float64) for own in generators]).to(device)
 
 
-def pick(logits_BV: Tensor, noise_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def pick(logits_BV: Tensor, noise_B: Tensor, temperature_B: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Next tokens (B,) and their log-probabilities at temperature 1 (B,).
 
     The likeliest at temperature 0; else where the distribution function passes the row's uniform number.
     """
     logits_BV = logits_BV.float()
-    if sampling.temperature == 0:
-        tokens_B = logits_BV.argmax(-1)
-    else:
-        probs_BV = torch.softmax(logits_BV / sampling.temperature, -1, dtype=torch.float64)
-        if sampling.top_p < 1:
-            probs_BV = nucleus(probs_BV, sampling.top_p)
+    likeliest_B, cold_B = logits_BV.argmax(-1), temperature_B == 0
+    tokens_B = likeliest_B
+    if not cold_B.all():
+        probs_BV = torch.softmax(logits_BV / temperature_B.where(~cold_B, 1.0)[:, None], -1, dtype=torch.float64)
+        if top_p < 1:
+            probs_BV = nucleus(probs_BV, top_p)
         cumulative_BV = probs_BV.cumsum(-1)
         # Not above the last step of the distribution, so that rounding never picks a token of probability zero.
         total_B = cumulative_BV[:, -1]
         target_B = torch.minimum(noise_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
-        tokens_B = torch.searchsorted(cumulative_BV, target_B[:, None], right=True)[:, 0]
+        drawn_B = torch.searchsorted(cumulative_BV, target_B[:, None], right=True)[:, 0]
+        tokens_B = torch.where(cold_B, likeliest_B, drawn_B)
     chosen_B = logits_BV.gather(-1, tokens_B[:, None])[:, 0]
     return tokens_B, chosen_B - logits_BV.logsumexp(-1)
 

@@ -77,32 +77,42 @@ class Prefix:
         self.mask = None if self.mask is None else self.mask[places]
 
 
-def prefill(
-    run: Callable[..., Any],
-    prompts: Sequence[list[int]],
-    copies: Sequence[int],
-    room: int,
-    pad_id: int,
-    device: torch.device,
-    **options: Any,
-) -> Prefix:
-    """Run the prompts once, left-padded, and give prompt r `copies[r]` rows with room for `room` more tokens."""
+@dataclass
+class Computed:
+    """Prompts that went through the model once, left-padded: what it said, their cache, their lengths (R,), and where
+    they are padded (R, P), None where nothing is."""
+
+    output: Any
+    cache: Cache
+    lengths: Tensor
+    padded: Tensor | None
+
+
+def compute(model: Any, prompts: Sequence[list[int]], pad_id: int) -> Computed:
+    """Run the prompts; of the logits only those after the last token are made."""
     longest = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=device)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    positions = torch.arange(longest, device=device) - (longest - lengths)[:, None]
-    mask = (positions >= 0).long() if any(len(p) < longest for p in prompts) else None
+    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=model.device)
+    lengths = torch.tensor([len(p) for p in prompts], device=model.device)
+    positions = torch.arange(longest, device=model.device) - (longest - lengths)[:, None]
+    padded = positions < 0 if any(len(p) < longest for p in prompts) else None
     cache = DynamicCache()
-    output = run(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions.clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        **options,
-    )
-    rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(copies, device=device))
-    layers = [RoomyLayer(layer.keys, layer.values, rows, room) for layer in cache.layers]
-    if mask is not None:
-        mask = torch.nn.functional.pad(mask, (0, room), value=1)[rows]
-    return Prefix(output, Cache(layers=layers), rows, lengths[rows], mask)
+    output = model(
+        input_ids=ids, attention_mask=None if padded is None else (~padded).long(),
+        position_ids=positions.clamp(min=0), past_key_values=cache, use_cache=True, logits_to_keep=1,
+    )  # fmt: skip
+    return Computed(output, cache, lengths, padded)
+
+
+def rows_of(copies: Sequence[int], device: torch.device) -> Tensor:
+    """The prompt of each row, (B,), where prompt r has `copies[r]` rows side by side."""
+    counts = torch.tensor(copies, device=device)
+    return torch.arange(len(copies), device=device).repeat_interleave(counts)
+
+
+def unshared(computed: Computed, rows: Tensor, room: int) -> Prefix:
+    """A copy of its prompt's cache for each row, with room for `room` more tokens."""
+    layers = [RoomyLayer(layer.keys, layer.values, rows, room) for layer in computed.cache.layers]
+    mask = None
+    if computed.padded is not None:
+        mask = torch.nn.functional.pad((~computed.padded).long(), (0, room), value=1)[rows]
+    return Prefix(computed.output, Cache(layers=layers), rows, computed.lengths[rows], mask)

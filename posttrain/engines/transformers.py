@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.rows import content_id
 from posttrain.engines.decoding import Draft, decode
 from posttrain.engines.loading import Loaded, load_model
-from posttrain.engines.protocol import Completion, Finish, Request, Sampling
+from posttrain.engines.protocol import Completion, Engine, Finish, Request, Sampling, sample_seed, unanswered
+from posttrain.engines.shared import sees_everything
 from posttrain.machine import Machine
 
 
@@ -15,7 +15,7 @@ def open_model(model: str | Path, machine: Machine) -> "TransformersEngine":
     return TransformersEngine(load_model(model, machine), machine)
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Requests of similar length run together; a request's prompt is computed once for all its samples."""
 
     def __init__(self, loaded: Loaded, machine: Machine):
@@ -29,15 +29,16 @@ class TransformersEngine:
         limit = self._model.config.max_position_embeddings - sampling.max_new_tokens
         for ids, request in prompts:
             if len(ids) > limit:
-                seeds = [sample_seed(request.seed, i) for i in range(sampling.n)]
-                yield [Completion(request.id, i, "", (), None, "too_long", seed) for i, seed in enumerate(seeds)]
+                yield unanswered(request, sampling, "too_long")
         fitting = sorted((p for p in prompts if len(p[0]) <= limit), key=lambda p: (len(p[0]), p[1].id))
-        for batch in batches(fitting, sampling, self._batch_tokens):
+        for batch in batches(fitting, sampling, self._batch_tokens, sees_everything(self._model.config)):
             yield from self._answer(batch, sampling)
 
     def _answer(self, batch: list[tuple[list[int], Request]], sampling: Sampling) -> list[list[Completion]]:
         seeds = [[sample_seed(request.seed, i) for i in range(sampling.n)] for _, request in batch]
-        drafts = decode(self._model, [ids for ids, _ in batch], seeds, sampling, self._stop_ids, self.renderer.pad_id)
+        prompts = [ids for ids, _ in batch]
+        heat = [sampling.temperature_of(request.seed) for _, request in batch]
+        drafts = decode(self._model, prompts, seeds, heat, sampling, self._stop_ids, self.renderer.pad_id)
         return [
             [self._completion(request, i, draft, seed) for i, (draft, seed) in enumerate(zip(group, own, strict=True))]
             for (_, request), group, own in zip(batch, drafts, seeds, strict=True)
@@ -53,19 +54,18 @@ class TransformersEngine:
         self._model = None
 
 
-def sample_seed(seed: int, index: int) -> int:
-    """The seed of a request's sample, 60 bits."""
-    return int(content_id("sample", seed, index)[:15], 16)
-
-
 def batches(
-    prompts: Sequence[tuple[list[int], Request]], sampling: Sampling, batch_tokens: int
+    prompts: Sequence[tuple[list[int], Request]], sampling: Sampling, batch_tokens: int, shared: bool = True
 ) -> Iterator[list[tuple[list[int], Request]]]:
-    """Cut length-sorted prompts into batches of rows × (longest prompt + new tokens) ≤ `batch_tokens`, one at least."""
+    """Cut length-sorted prompts into batches of at most `batch_tokens` tokens, but one prompt at least.
+
+    Counted is what stands in memory at the end, prompts padded to the longest: with `shared` each prompt once and its
+    new tokens `n` times, else all of it `n` times.
+    """
     batch: list[tuple[list[int], Request]] = []
     for prompt in prompts:
-        slots = (len(prompt[0]) + sampling.max_new_tokens) * sampling.n * (len(batch) + 1)
-        if batch and slots > batch_tokens:
+        tokens = (1 if shared else sampling.n) * len(prompt[0]) + sampling.n * sampling.max_new_tokens
+        if batch and tokens * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(prompt)

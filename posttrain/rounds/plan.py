@@ -17,7 +17,7 @@ from posttrain.config import Config, semantic
 from posttrain.data.rows import canonical_json
 from posttrain.errors import RecipeError, UserError
 from posttrain.rounds.recipe import Recipe, StageEntry
-from posttrain.rounds.sources import file_source, model_source
+from posttrain.rounds.sources import data_source, existing, file_source, model_source
 from posttrain.stages import External, Size, StageSpec
 
 STORE = "store"
@@ -95,6 +95,7 @@ class _Scope:
         self.recipe = recipe
         self.externals: dict[str, External] = {}
         self.nodes: list[Node] = []
+        self.replaced: set[tuple[str, str]] = set()
         self.round, self.name, self.instance = 0, "", ""
 
     def begin(self, number: int) -> None:
@@ -113,6 +114,8 @@ class _Scope:
                 wired = entry.spec.wire(entry.config, self)
                 inputs = {name: value for name, value in wired.items() if value is not None}
                 self.nodes.append(self._node(entry, inputs))
+                kinds = entry.spec.replaces(entry.config)
+                self.replaced |= {(node.id, kind) for node in self.nodes[-1].parents for kind in kinds}
             except UserError as error:
                 problems.append(str(error))
                 self.nodes.append(self._node(entry, {}, Size()))
@@ -130,21 +133,21 @@ class _Scope:
         return Node(f"{place}/{name}", self.round, name, entry.spec, entry.config, inputs, seed, size, key)
 
     def newest(self, kind: str, optional: bool = False) -> Node | None:
-        found = [node for node in self.nodes if node.provides(kind)]
+        found = self.all_rounds(kind)
         if not found and not optional:
             raise UserError(f"needs {kind.replace('_', ' ')}, and no stage before it makes any")
         return found[-1] if found else None
 
     def this_round(self, kind: str) -> list[Node]:
-        return [node for node in self.nodes if node.round == self.round and node.provides(kind)]
+        return [node for node in self.all_rounds(kind) if node.round == self.round]
 
     def all_rounds(self, kind: str) -> list[Node]:
-        return [node for node in self.nodes if node.provides(kind)]
+        return [node for node in self.nodes if node.provides(kind) and (node.id, kind) not in self.replaced]
 
-    def model(self, name: str) -> Node | External:
+    def model(self, name: str, served: bool = False) -> Node | External:
         if name == "previous":
             before = [node for node in map(self.end_of_round, range(1, self.round)) if node]
-            return before[-1] if before else self.model("base")
+            return before[-1] if before else self.model("base", served)
         made = [
             node
             for node in self.nodes
@@ -153,6 +156,8 @@ class _Scope:
         if made:
             return made[-1]
         if name in self.externals:
+            if self.externals[name].served and not served:
+                raise UserError(f"model {name!r} is behind an endpoint, and the model's own files are needed here")
             return self.externals[name]
         raise UserError(
             f"there is no model {name!r}: neither a checkpoint made before it in this round "
@@ -161,6 +166,12 @@ class _Scope:
 
     def file(self, path: str) -> External:
         return file_source(path, self.recipe.tree.folders)
+
+    def expected_file(self, path: str) -> External | None:
+        return self.file(path) if existing(path, self.recipe.tree.folders) else None
+
+    def data(self, name: str, revision: str | None = None) -> External:
+        return data_source(name, revision, self.recipe.tree.folders)
 
     def end_of_round(self, number: int) -> Node | None:
         """The last checkpoint made in a round."""

@@ -137,4 +137,5 @@ def _environment(machine: Machine) -> dict[str, str]:
         "GOMP_SPINCOUNT": "0",
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
+        "POSTTRAIN_UNTRUSTED_CODE": machine.untrusted_code,
     }

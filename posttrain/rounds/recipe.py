@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from posttrain.config import Config
+from posttrain.endpoint import Endpoint
 from posttrain.errors import RecipeError, UserError
 from posttrain.machine import Machine
 from posttrain.rounds.tree import Keys, Tree, load_tree, merge
@@ -24,7 +25,15 @@ STAGES = {
     "reward": "reward.train",
     "score": "reward.score",
     "select": "reward.select",
+    "clean": "synth.curate.clean",
+    "dedupe": "synth.curate.dedupe",
+    "decontaminate": "synth.curate.decontaminate",
+    "quality": "synth.curate.quality",
+    "difficulty": "synth.curate.difficulty",
+    "topics": "synth.curate.topics",
+    "semantic_dedupe": "synth.curate.semantic_dedupe",
     "mix": "posttrain.data.mix",
+    "mix_pairs": "posttrain.data.mix",
     "sft": "posttrain.train.sft",
     "dpo": "posttrain.train.dpo",
     "average": "posttrain.train.average",
@@ -34,13 +43,14 @@ STAGES = {
 """What a stage's key means without a `stage:` of its own."""
 
 
-class ModelSource(Config):
-    """Where a model comes from; in YAML a plain string is its path."""
+class ModelSource(Endpoint):
+    """Where a model comes from: a `path`, in YAML also as a plain string, or an `endpoint` that serves it."""
 
-    path: str
+    path: str = ""
     """`tiny/base` and `tiny/teacher` come with the package; else a folder (seen from the recipe), else a hub name."""
     revision: str | None = None
-    """Commit or tag of a hub model; None takes what the hub serves, and the plan says that it is not pinned."""
+    """Commit or tag of a hub model, or whatever tells versions of a served model apart. None takes what the hub serves,
+    and the plan says that it is not pinned."""
     parameters: int = Field(0, ge=0)
     """For estimates only, where neither config.json nor a size in the name (`8B`) tells; 0 asks those."""
 
@@ -48,6 +58,23 @@ class ModelSource(Config):
     @classmethod
     def _from_path(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "ModelSource":
+        if bool(self.path) == bool(self.endpoint):
+            raise ValueError("name either the path of a model or the endpoint that serves it")
+        stray = sorted(self.model_fields_set & (Endpoint.model_fields.keys() - {"endpoint"}))
+        if self.path and stray:
+            raise ValueError(f"{stray[0]} goes with an endpoint, and here is a path")
+        if self.endpoint and not self.model:
+            raise ValueError("model is missing: the name that the endpoint knows the model by")
+        return self
+
+    @property
+    def served(self) -> Endpoint | None:
+        """The endpoint's part, or None for a path."""
+        fields = {name: getattr(self, name) for name in Endpoint.model_fields}
+        return Endpoint(**fields) if self.endpoint else None
 
 
 class RecipeFile(Config):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from posttrain import artifacts
 from posttrain.artifacts import JOURNAL, PART, lock, publish, read_manifest, write_durably
-from posttrain.errors import Interrupted, PosttrainError, UserError
+from posttrain.errors import Interrupted, PosttrainError, UserError, WaitingForPerson
 from posttrain.rounds.plan import STORE, Node, Plan, artifact, flat, parents_record, runs, source_hash, state
 from posttrain.rounds.process import Worker
 from posttrain.rounds.record import write_plan
@@ -29,6 +29,8 @@ FINAL = "final"
 WORKER_LOG = "worker.log"
 
 
+ENDINGS: dict[type, str] = {Interrupted: "interrupted", WaitingForPerson: "waiting"}
+"""How the report calls the end of a run that neither finished nor failed."""
 BARE_STOP = "stopped"
 """Message of an interruption between stages."""
 
@@ -147,7 +149,7 @@ class _Run:
         except PosttrainError as error:
             self._end()
             with suppress(OSError, PosttrainError):  # the reason it stopped is what has to be told
-                self._report("interrupted" if isinstance(error, Interrupted) else "failed")
+                self._report(ENDINGS.get(type(error), "failed"))
             if error.args == (BARE_STOP,):
                 raise Interrupted(f"{BARE_STOP}. Same command goes on.") from None
             raise
@@ -230,7 +232,7 @@ class _Run:
             if isinstance(item, list):
                 return [of(i) for i in item]
             if isinstance(item, External):
-                return {"source": item.source}
+                return {"served": item.served.model_dump(mode="json")} if item.served else {"source": item.source}
             return {"artifact": str(artifact(item, self.root).absolute())}
 
         return Order(
@@ -239,7 +241,7 @@ class _Run:
             config=node.config.model_dump(mode="json"), machine=self.plan.recipe.machine.model_dump(mode="json"),
             inputs={name: of(value) for name, value in node.inputs.items()},
             parents=parents_record(node, self.root), source_hash=source_hash(node.spec.module),
-            loads_model=any(_is_model(item) for item in flat(node.inputs)),
+            loads_model=any(is_model(item) for item in flat(node.inputs)),
         )  # fmt: skip
 
     def _ready_part(self, node: Node, part: Path, order: Order) -> None:
@@ -269,9 +271,10 @@ class _Run:
             self.worker = None
 
 
-def _is_model(item: Any) -> bool:
+def is_model(item: Any) -> bool:
+    """Whether an input of a stage is a model."""
     if isinstance(item, External):
-        return item.size.parameters > 0
+        return item.size.parameters > 0 and item.served is None
     return bool(item.provides("checkpoint") or item.provides("reward_model"))
 
 

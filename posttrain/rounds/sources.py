@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from posttrain.artifacts import folder_fingerprint
+from posttrain.config import semantic
+from posttrain.data.rows import content_id
+from posttrain.endpoint import Endpoint
 from posttrain.errors import UserError
 from posttrain.rounds.recipe import ModelSource
 from posttrain.rounds.shipped import tiny_models_folder
@@ -17,10 +21,16 @@ WHOLE_FILE_BYTES = 64 << 20
 HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])")
 TEXT_BYTES_PER_TOKEN = 4
+FOLDER_RECORD_BYTES = 1_000
+"""About what a record takes; those of a folder are not counted."""
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet", ".gz")
+"""What a missing file is told from a hub name by."""
 
 
 def model_source(name: str, source: ModelSource, folders: list[Path]) -> External:
-    """Resolve a model of the recipe. Raises UserError when it is neither a model folder nor a hub name."""
+    """Resolve a model of the recipe. Raises UserError when it is neither a model folder, a hub name nor served."""
+    if source.served is not None:
+        return _served(name, source, source.served, folders)
     if source.path in ("tiny/base", "tiny/teacher"):
         folder = tiny_models_folder() / source.path.removeprefix("tiny/")
         if not (folder / "config.json").is_file():
@@ -28,7 +38,7 @@ def model_source(name: str, source: ModelSource, folders: list[Path]) -> Externa
                 f"models.{name}: {source.path} is missing from the installation ({folder}); install posttrain again"
             )
         return External(str(folder), fingerprint(folder), Size(parameters=_parameters(folder, source)))
-    path = _existing(source.path, folders)
+    path = existing(source.path, folders)
     if path is not None:
         if not (path / "config.json").is_file():
             raise UserError(f"models.{name}: {path} is not a model folder: it has no config.json")
@@ -42,9 +52,24 @@ def model_source(name: str, source: ModelSource, folders: list[Path]) -> Externa
     )
 
 
+def _served(name: str, source: ModelSource, endpoint: Endpoint, folders: list[Path]) -> External:
+    """A served model: its name and what is sent with every request enter the key, where it is reached does not.
+
+    It costs this machine nothing, so its size is that of no model.
+    """
+    if source.api_key_env and not os.environ.get(source.api_key_env):
+        raise UserError(f"models.{name}: the environment has no {source.api_key_env}; export the key under that name")
+    tokenizer = existing(endpoint.tokenizer, folders) if endpoint.tokenizer else None
+    meant = semantic(endpoint) | {"revision": source.revision}
+    if tokenizer is not None:
+        meant["tokenizer"] = fingerprint(tokenizer)
+        endpoint = endpoint.model_copy(update={"tokenizer": str(tokenizer.resolve())})
+    return External(endpoint.model, f"served:{content_id(meant)}", Size(note="served"), endpoint)
+
+
 def file_source(name: str, folders: list[Path]) -> External:
     """Resolve a user's data file. Its rows are counted as lines, its tokens as a quarter of its bytes."""
-    path = _existing(name, folders)
+    path = existing(name, folders)
     if path is None:
         raise UserError(f"{name} not found (looked in {_places(folders)})")
     if not path.is_file():
@@ -53,6 +78,19 @@ def file_source(name: str, folders: list[Path]) -> External:
         return External(str(path.resolve()), fingerprint(path), _file_size(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def data_source(name: str, revision: str | None, folders: list[Path]) -> External:
+    """Resolve what `read` names: a file, a folder of files, or else a data set's hub name."""
+    path = existing(name, folders)
+    if path is not None and path.is_dir():
+        size = sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+        rows = size // FOLDER_RECORD_BYTES
+        return External(str(path.resolve()), fingerprint(path), Size(rows=rows, tokens=size // TEXT_BYTES_PER_TOKEN))
+    if path is not None or not HUB_NAME.match(name) or name.startswith((".", "/")) or name.endswith(DATA_SUFFIXES):
+        return file_source(name, folders)
+    note = "" if revision else "hub revision not pinned"
+    return External(name, f"hub-data:{name}@{revision or 'main'}", Size(note=note))
 
 
 def fingerprint(path: Path) -> str:
@@ -77,7 +115,7 @@ def _large_or_small(path: Path) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}:{ends}"
 
 
-def _existing(name: str, folders: list[Path]) -> Path | None:
+def existing(name: str, folders: list[Path]) -> Path | None:
     path = Path(name).expanduser()
     options = [path] if path.is_absolute() else [*(folder / path for folder in folders), Path.cwd() / path]
     return next((option for option in options if option.exists()), None)

@@ -181,7 +181,8 @@ class RunScreen:
         self.measured_done += measured["seconds"]
         rows = ", ".join(f"{number:,} {table}" for table, number in event["rows"].items())
         speed = f"{count(measured['tokens'])} tokens" if measured["tokens"] else ""
-        parts = [part for part in (rows, speed, clock(measured["seconds"]), size(measured["memory"])) if part]
+        fitted = _fitted(event["summary"].get("preflight", {}))
+        parts = [part for part in (rows, speed, fitted, clock(measured["seconds"]), size(measured["memory"])) if part]
         self.say(f"{_where(node)}  " + " · ".join(parts))
 
     def close(self) -> None:
@@ -196,6 +197,14 @@ class RunScreen:
 
 def _where(node: Node) -> str:
     return f"{f'round {node.round}' if node.round else 'setup'} ▸ {node.name}"
+
+
+def _fitted(preflight: dict[str, Any]) -> str:
+    """What a training stage did with the rows that were too long; that none was cut is said as well."""
+    if not preflight:
+        return ""
+    dropped = f"{_plural(preflight['dropped'], 'long row')} dropped, " if preflight["dropped"] else ""
+    return f"{dropped}{preflight['tokens_cut']:,} tokens cut"
 
 
 def result(report: dict[str, Any], root: Any) -> Iterable[RenderableType]:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.artifacts import LOG, lock, write_manifest
+from posttrain.endpoint import Endpoint
 from posttrain.errors import Interrupted, PosttrainError
 from posttrain.machine import Machine
 from posttrain.stages import Job, StageSpec, load_spec
@@ -48,7 +49,8 @@ Emit = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Order:
-    """One stage to run, as the parent sends it. Inputs are `{"artifact": path}`, `{"source": str}` or lists."""
+    """One stage to run, as the parent sends it. Inputs are `{"artifact": path}`, `{"source": str}`,
+    `{"served": endpoint}` or lists."""
 
     id: str
     """`round-1/sft`"""
@@ -180,6 +182,8 @@ def _inputs(given: dict[str, Any]) -> dict[str, Any]:
     def one(value: Any) -> Any:
         if isinstance(value, list):
             return [one(item) for item in value]
+        if "served" in value:
+            return Endpoint.model_validate(value["served"])
         return Path(value["artifact"]) if "artifact" in value else value["source"]
 
     return {name: one(value) for name, value in given.items()}

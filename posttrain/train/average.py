@@ -16,6 +16,7 @@ from posttrain.engines.loading import check_folder
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from posttrain.train.checkpoint import card, readable_weights
+from posttrain.train.preflight import REPORT
 
 COPIED = ("*.json", "*.jinja", "*.model", "*.txt")
 """Configs, tokenizer and the index of shards come from the first checkpoint."""
@@ -34,7 +35,7 @@ def run(job: Job) -> None:
         average_shard(shard, folders, shares, job.folder / shard.name)
         job.progress(done, len(shards), "shards")
     for path in sorted({path for pattern in COPIED for path in folders[0].glob(pattern)}):
-        if path.name not in (MANIFEST, "verdict.json"):
+        if path.name not in (MANIFEST, REPORT, "verdict.json"):
             shutil.copyfile(path, job.folder / path.name)
     readable_weights(job.folder)
     job.summary |= {"checkpoints": len(folders), "weights": shares}

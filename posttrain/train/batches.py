@@ -1,11 +1,12 @@
-"""Rows and pairs as token ids and masks, and the order and shape in which they reach the model.
+"""Rows, pairs and lists of answers as token ids and masks, and the order and shape in which they reach the model.
 
 Letters in shapes: B rows, T padded tokens, N tokens whose log-probability is wanted.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,22 +14,19 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import Sampler
 
-from posttrain.chat import FORMAT, Rendered, Renderer
+from posttrain.chat import FORMAT, Rendered, Renderer, Train
 from posttrain.data.rows import Message, Pair, Row
+from posttrain.engines.lists import AnswerList, batches, collate
 from posttrain.errors import UserError
 from posttrain.machine import Machine
 
 IGNORED = -100
 """The label of a token that is not trained (torch's cross entropy)."""
-LENGTH_STEP = 16
-"""Padded lengths are multiples of this: torch keeps fewer kernels, and tensor cores want multiples of 8."""
-NAMED = 3
-"""Rows an error names before it says how many more there are."""
 
 
-def render_row(renderer: Renderer, row: Row) -> dict[str, Any]:
-    """`input_ids` and `labels`: the last assistant turn is trained with its end-of-turn token, all else is context."""
-    rendered = _of_row(row.id, lambda: renderer.conversation(row.messages, row.tools))
+def render_row(renderer: Renderer, row: Row, train: Train = "last") -> dict[str, Any]:
+    """`input_ids` and `labels`: the assistant turns that `train` names are trained, each with its end-of-turn token."""
+    rendered = _of_row(row.id, lambda: renderer.conversation(row.messages, row.tools, train))
     labels = [token if mask else IGNORED for token, mask in zip(rendered.ids, rendered.mask, strict=True)]
     return {"id": row.id, "input_ids": rendered.ids, "labels": labels}
 
@@ -60,22 +58,9 @@ def length(example: dict[str, Any]) -> int:
     return max(len(example["chosen_ids"]), len(example["rejected_ids"]))
 
 
-def refuse_long(examples: Sequence[dict[str, Any]], limit: int) -> None:
-    """Raise UserError naming the rows of more than `limit` tokens; nothing is ever cut."""
-    long = [(length(example), example["id"]) for example in examples if length(example) > limit]
-    if long:
-        named = ", ".join(f"{row_id} ({tokens:,})" for tokens, row_id in long[:NAMED])
-        more = f" and {len(long) - NAMED} more" if len(long) > NAMED else ""
-        raise UserError(
-            f"{len(long)} of {len(examples)} rows are longer than {limit:,} tokens: {named}{more}; "
-            "raise max_length (at most the model's context), or leave these rows out"
-        )
-
-
-def micro_batch(batch_size: int, machine: Machine, rows_each: int = 1) -> int:
-    """The largest divisor of `batch_size` whose items, of `rows_each` rows, fit in `machine.micro_batch` rows."""
-    most = max(1, machine.micro_batch // rows_each)
-    return max(n for n in range(1, min(most, batch_size) + 1) if batch_size % n == 0)
+def micro_batch(batch_size: int, machine: Machine) -> int:
+    """The largest divisor of `batch_size` that is at most `machine.micro_batch`."""
+    return max(n for n in range(1, min(machine.micro_batch, batch_size) + 1) if batch_size % n == 0)
 
 
 class GlobalBatches(Sampler[int]):
@@ -102,50 +87,45 @@ class GlobalBatches(Sampler[int]):
         self.epoch = epoch
 
 
-def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Right-padded (B, T) tensor; T is a multiple of LENGTH_STEP."""
-    longest = -(-max(map(len, rows)) // LENGTH_STEP) * LENGTH_STEP
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
-
-
 @dataclass(frozen=True)
-class PairCollator:
-    """Rendered pairs → one batch of 2·B rows: chosen and rejected of each pair side by side.
+class Listed:
+    """A prompt's distinct answers, and which is better than which.
 
-    Unshared, `input_ids`, `attention_mask` and `mask` (the renderer's) hold whole rows. `shared`, they hold what
-    follows a pair's prompt but for its last token, (2B, T), `position_ids` with them, and `prefix_ids` and
-    `prefix_mask` (B, P) the rest of the prompts; `attention_mask` is then (2B, P + T). `reference` (B, 2) holds the
-    reference model's summed log-probabilities where the pairs carry them.
+    `pairs` holds numbers of answers, the better one first, and `places` the example each came from. `margins` belong to
+    the pairs and `reference`, the reference model's summed log-probabilities in nats, to the answers, where used.
     """
 
-    pad_id: int
-    shared: bool
+    answers: AnswerList
+    pairs: list[tuple[int, int]]
+    places: list[int]
+    margins: list[float] = field(default_factory=list)
+    reference: list[float] = field(default_factory=list)
 
-    def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        rows = [(pair[f"{side}_ids"], pair[f"{side}_mask"]) for pair in pairs for side in ("chosen", "rejected")]
-        # The prompt's last token stays with the answers: it is what the first token of each is predicted from.
-        cuts = [prompt_length(mask) - 1 if self.shared else 0 for _, mask in rows]
-        batch = {
-            "input_ids": pad_rows([ids[cut:] for (ids, _), cut in zip(rows, cuts, strict=True)], self.pad_id),
-            "mask": pad_rows([mask[cut:] for (_, mask), cut in zip(rows, cuts, strict=True)], 0),
-            "attention_mask": pad_rows([[1] * (len(ids) - cut) for (ids, _), cut in zip(rows, cuts, strict=True)], 0),
-        }
-        if self.shared:
-            prefixes = [ids[:cut] for (ids, _), cut in zip(rows, cuts, strict=True)][::2]
-            batch |= self._prefix(prefixes, torch.tensor(cuts), batch["attention_mask"])
-        if "reference" in pairs[0]:
-            batch["reference"] = torch.tensor([pair["reference"] for pair in pairs])
-        return batch
 
-    def _prefix(self, prefixes: list[list[int]], cuts: Tensor, attention: Tensor) -> dict[str, Tensor]:
-        """The prompts, right-padded: keys of padding are masked, and positions of the answers go on from `cuts`."""
-        mask = pad_rows([[1] * len(ids) for ids in prefixes], 0)
-        return {
-            "prefix_ids": pad_rows(prefixes, self.pad_id),
-            "prefix_mask": mask,
-            "attention_mask": torch.cat([mask.repeat_interleave(2, 0), attention], 1),
-            "position_ids": cuts[:, None] + torch.arange(attention.shape[1]),
-        }
+def lists_of(examples: Sequence[dict[str, Any]]) -> list[Listed]:
+    """Rendered pairs by prompt, prompts in the order they first come; each answer and each comparison stands once.
+
+    Nothing is added to what the pairs say: that an edited answer beats the rejected one is a pair of its own.
+    """
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for place, example in enumerate(examples):
+        prompt = example["chosen_ids"][: prompt_length(example["chosen_mask"])]
+        by_prompt.setdefault(tuple(prompt), []).append(place)
+    return [_listed(list(prompt), places, examples) for prompt, places in by_prompt.items()]
+
+
+def _listed(prompt: list[int], places: list[int], examples: Sequence[dict[str, Any]]) -> Listed:
+    masks: dict[tuple[int, ...], list[int]] = {}
+    pairs: dict[tuple[int, int], int] = {}
+    for place in places:
+        two = []
+        for side in ("chosen", "rejected"):
+            ids, mask = (examples[place][f"{side}_{part}"][len(prompt) :] for part in ("ids", "mask"))
+            masks.setdefault(tuple(ids), mask)
+            two.append(list(masks).index(tuple(ids)))
+        pairs.setdefault((two[0], two[1]), place)
+    answers = AnswerList(prompt, [list(ids) for ids in masks], list(masks.values()))
+    return Listed(answers, list(pairs), list(pairs.values()))
 
 
 def prompt_length(mask: Sequence[int]) -> int:
@@ -153,19 +133,43 @@ def prompt_length(mask: Sequence[int]) -> int:
     return next(i for i, value in enumerate(mask) if value)
 
 
-def model_inputs(model: Any, batch: dict[str, Tensor], **prefix_options: Any) -> dict[str, Any]:
-    """What a forward pass over the rows of a PairCollator's batch takes; shared prompts are run here, once a pair,
-    with `prefix_options`.
+def list_batches(
+    lists: Sequence[Listed], pad_id: int, limit: int, can_share: bool
+) -> list[tuple[list[int], dict[str, Tensor]]]:
+    """The lists in batches of at most `limit` tokens (see `posttrain.engines.lists`): their numbers, and the tensors.
 
-    Gradients flow through the cache, and answers do not see each other, so the result equals that of separate rows.
+    Beside those of `collate`: `pairs` (N, 2) holds rows, the better one first, `margins` (N) and `reference` (B) what
+    the lists carry, and `tokens` the real tokens of the batch.
     """
-    inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    if "prefix_ids" not in batch:
-        return {**inputs, "use_cache": False}
-    output = model(input_ids=batch["prefix_ids"], attention_mask=batch["prefix_mask"], use_cache=True, **prefix_options)
-    cache = output.past_key_values
-    cache.batch_repeat_interleave(2)
-    return {**inputs, "position_ids": batch["position_ids"], "past_key_values": cache, "use_cache": True}
+    cut = batches([item.answers for item in lists], limit, can_share)
+    return [(numbers, _list_batch([lists[i] for i in numbers], pad_id, can_share)) for numbers in cut]
+
+
+def _list_batch(lists: Sequence[Listed], pad_id: int, can_share: bool) -> dict[str, Tensor]:
+    starts = list(accumulate((len(item.answers.answers) for item in lists), initial=0))
+    rows = [(start + a, start + b) for start, item in zip(starts, lists, strict=False) for a, b in item.pairs]
+    batch = collate([item.answers for item in lists], pad_id, can_share)
+    batch["pairs"] = torch.tensor(rows)
+    batch["tokens"] = torch.tensor(sum(item.answers.tokens for item in lists))
+    for name in ("margins", "reference"):
+        values = [value for item in lists for value in getattr(item, name)]
+        if values:
+            batch[name] = torch.tensor(values)
+    return batch
+
+
+@dataclass(frozen=True)
+class ListCollator:
+    """The items of a global batch, `{"item": number of a list}` → its micro-batches, `{"parts": [...]}`."""
+
+    lists: Sequence[Listed]
+    pad_id: int
+    limit: int
+    can_share: bool
+
+    def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, list[dict[str, Tensor]]]:
+        own = [self.lists[item["item"]] for item in items]
+        return {"parts": [batch for _, batch in list_batches(own, self.pad_id, self.limit, self.can_share)]}
 
 
 def preference_mask(mask_BT: Tensor, mask_format_tokens: bool) -> Tensor:

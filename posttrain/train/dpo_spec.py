@@ -12,14 +12,15 @@ from posttrain.train.settings import TrainingConfig, data_size, training_size
 
 
 class DpoConfig(TrainingConfig):
-    """`batch_size` counts pairs."""
+    """`batch_size` counts prompts: a step sees all pairs of each of them, and its loss is the mean over these pairs."""
 
     init: str = "sft"
     """What it starts from: a stage of this round, `previous`, or a key of `models:`."""
     reference: str = "sft"
     """The model whose log-probabilities anchor the preference term; computed once, before training."""
     pairs: Literal["ranked", "annotated", "both"] = "ranked"
-    """Which pairs of this round: those `select` ranked, those `annotate` made, or both."""
+    """Which pairs of this round: those `select` ranked, those `annotate` made, or both. A mix of pairs in this round
+    has decided that, and is taken."""
     beta: float = Field(0.1, gt=0)
     """How strongly the policy is held to the reference (Llama 3, 4.1.4)."""
     nll_weight: float = Field(0.2, ge=0)
@@ -28,12 +29,15 @@ class DpoConfig(TrainingConfig):
     """Leave the end-of-turn token of both answers out of the preference term (Llama 3, 4.1.4). Headers are
     part of the prompt and never enter it."""
     chunk: int = Field(64, ge=1)
-    """Pairs whose reference log-probabilities are computed and kept together: what a killed stage loses at most."""
+    """Prompts whose reference log-probabilities are computed and kept together: what a killed stage loses at most."""
 
 
 def wire(config: DpoConfig, scope: Scope) -> dict[str, Any]:
-    """Pairs of this round, else the newest there are (a recipe that only reads a file)."""
+    """The newest mix of pairs of this round; else its pairs, else the newest there are (a recipe that only reads)."""
     inputs: dict[str, Any] = {}
+    mixes = scope.this_round("dpo_data")
+    if mixes:
+        return {"pairs": mixes[-1:], "init": scope.model(config.init), "reference": scope.model(config.reference)}
     if config.pairs in ("ranked", "both"):
         inputs["pairs"] = scope.this_round("pairs") or [scope.newest("pairs")]
     if config.pairs in ("annotated", "both"):
@@ -52,7 +56,7 @@ def estimate(config: DpoConfig, sizes: Mapping[str, Any], machine: Machine) -> S
 
 SPEC = StageSpec(
     module="posttrain.train.dpo",
-    version=1,
+    version=2,
     Config=DpoConfig,
     provides=lambda config: ("checkpoint",),
     wire=wire,

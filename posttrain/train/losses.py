@@ -16,9 +16,12 @@ def dpo_loss(
     return -logsigmoid(beta * logits_B)
 
 
-def bradley_terry_loss(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
-    """−log σ(r_chosen − r_rejected) for each pair of rewards, shape (B). Source: Llama 3, 4.1.2: no margin term."""
-    return -logsigmoid(chosen_B - rejected_B)
+def bradley_terry_loss(gap_B: Tensor, margin_B: Tensor | float = 0.0) -> Tensor:
+    """−log σ(r_chosen − r_rejected − margin) for each pair, shape (B), of the gaps between its two rewards.
+
+    Source: Llama 3, 4.1.2, which drops the margin; Llama 2, 2307.09288, equation 2, for the margin.
+    """
+    return -logsigmoid(gap_B - margin_B)
 
 
 def length_normalised_nll(logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from posttrain import estimate
-from posttrain.config import Config
+from posttrain.config import Config, operational
 from posttrain.machine import Machine
 from posttrain.stages import Size
 
 Schedule = Literal["linear", "cosine", "constant"]
+OverLength = Literal["error", "drop", "truncate_context"]
+OTHERS = "others"
+"""The key of `over_length` for sources it does not name."""
 
 
 class TrainingConfig(Config):
@@ -21,9 +24,18 @@ class TrainingConfig(Config):
     epochs: int = Field(1, ge=1)
     """Passes over the data."""
     batch_size: int = Field(32, ge=1)
-    """Rows (pairs, where pairs are trained) an optimiser step sees, over all devices and accumulated micro-batches."""
+    """Rows (prompts with all their pairs, where preferences are trained) an optimiser step sees, over all devices and
+    accumulated micro-batches."""
     max_length: int = Field(0, ge=0)
-    """Longest row in tokens with its answer; a longer one is refused, never cut. 0 takes the model's context length."""
+    """Longest row in tokens with its answer; `over_length` says what is done with a longer one. 0 takes the model's
+    context length."""
+    over_length: dict[str, OverLength] = {}
+    """Source of rows → what is done with those longer than `max_length`: `error` names them and stops, `drop` leaves
+    them out, `truncate_context` cuts their oldest exchanges, never the answer, the system turn, or a tool call from its
+    result. `others` holds for sources not named; a plain word is short for that. Empty is `error`."""
+    preflight_rows: int = operational(64, ge=0)
+    """Rows, drawn by the seed, that the preflight renders a second time with transformers; every row passes the other
+    checks. 0 renders only those a second time that were truncated or hold control-token text."""
     schedule: Schedule = "linear"
     """How the rate falls after warm-up: to zero in a line or a half cosine, or not at all."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
@@ -32,6 +44,11 @@ class TrainingConfig(Config):
     """AdamW's decoupled decay a step, times the rate; 0 is none."""
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this global norm; 0 leaves them."""
+
+    @field_validator("over_length", mode="before")
+    @classmethod
+    def _one_policy_for_all(cls, value: Any) -> Any:
+        return {OTHERS: value} if isinstance(value, str) else value
 
 
 def listed(size: Any) -> list[Size]:

@@ -1,5 +1,6 @@
 """Supervised fine-tuning: TRL's SFTTrainer on rows that our renderer tokenised and masked."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from posttrain.data.tables import iter_table
 from posttrain.engines.loading import load_model
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from posttrain.train.batches import IGNORED, refuse_long, render_row, token_logprobs
+from posttrain.train.batches import IGNORED, length, render_row, token_logprobs
 from posttrain.train.checkpoint import save_checkpoint
+from posttrain.train.preflight import preflight
 from posttrain.train.trainer import GlobalBatchMixin, arguments, read_inputs, train
 
 
@@ -35,11 +37,10 @@ class RowTrainer(GlobalBatchMixin, SFTTrainer):
 
 
 def run(job: Job) -> None:
-    """Read rows, train from `init`, write a checkpoint. Raises UserError for no rows or rows that are too long."""
+    """Read rows, train from `init`, write a checkpoint. Raises UserError for no rows, or a preflight that fails."""
     init = job.inputs["init"]
+    examples = [example for _, example in load(job, Renderer.from_pretrained(init))]
     loaded = load_model(init, job.machine, dtype=torch.float32)
-    examples = load_rows(job, loaded.renderer)
-    refuse_long(examples, job.config.max_length or loaded.model.config.max_position_embeddings)
     dataset = Dataset.from_list([{name: e[name] for name in ("input_ids", "labels")} for e in examples])
     trainer = RowTrainer(
         model=loaded.model,
@@ -47,15 +48,15 @@ def run(job: Job) -> None:
         train_dataset=dataset,
         processing_class=loaded.renderer.tokenizer,
     )
-    train(job, trainer, examples)
+    train(job, trainer, [length(example) for example in examples])
     trained = sum(label != IGNORED for example in examples for label in example["labels"])
     job.summary |= {"rows": len(examples), "trained_tokens": trained}
     save_checkpoint(job, loaded.model, loaded.renderer, init, {"rows": len(examples), "trained tokens": trained})
 
 
-def load_rows(job: Job, renderer: Renderer) -> list[dict[str, Any]]:
-    """The rows of all data folders, rendered, in the order they stand in."""
+def load(job: Job, renderer: Renderer) -> list[tuple[Row, dict[str, Any]]]:
+    """The rows of all data folders, in the order they stand in, with their examples; the preflight proves them."""
     rows: list[Row] = [row for folder, _ in read_inputs(job, "data") for row in iter_table(folder, "rows")]
     if not rows:
         raise UserError(f"{job.name}: there is no row to train on; see what the stages before it dropped, and why")
-    return [render_row(renderer, row) for row in rows]
+    return preflight(job, renderer, rows, partial(render_row, renderer, train=job.config.train))

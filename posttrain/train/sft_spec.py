@@ -1,7 +1,7 @@
 """Supervised fine-tuning on the rows of a mix: cross entropy on the answer's tokens (Llama 3, 4.1.3)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
@@ -9,10 +9,14 @@ from posttrain.train.settings import TrainingConfig, data_size, training_size
 
 
 class SftConfig(TrainingConfig):
-    """The prompt is context only; the answer and its end-of-turn token are trained."""
+    """Prompts are context only; assistant turns are trained, each with its end-of-turn token."""
 
     init: str = "base"
     """What it starts from: `base` (the paper: each round anew), `previous`, or a key of `models:`."""
+
+    train: Literal["last", "all", "flagged"] = "last"
+    """Which assistant turns are trained: the last, all, or those whose message has no `train: false`. Tool results and
+    what the user says never are."""
 
 
 def wire(config: SftConfig, scope: Scope) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Sampling and scoring with random tiny models: tables, resumption after a kill, equality with plain computation."""
 
 import math
+import shutil
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from posttrain.chat import Renderer
-from posttrain.data.rows import Pair, gather
+from posttrain.data.rows import Pair, Prompt, gather
 from posttrain.data.tables import read_table
 from posttrain.errors import Interrupted, UserError
 from reward import sample, score
@@ -37,7 +38,7 @@ def table_bytes(job, table):
 
 @pytest.fixture
 def sampling_inputs(folder_of, tiny_model):
-    return {**folder_of(prompts=[*PROMPTS, PROMPTS[0]]), "model": tiny_model}
+    return {**folder_of(prompts=[*PROMPTS, PROMPTS[0]]), "model": [tiny_model]}
 
 
 def test_sample_writes_k_answers_for_each_prompt(job_of, sampling_inputs):
@@ -51,7 +52,7 @@ def test_sample_writes_k_answers_for_each_prompt(job_of, sampling_inputs):
     assert all(r.tokens <= 12 and r.logprob < 0 and r.made_by["temperature"] == 1.0 for r in responses)
     assert job.rows == {"responses": 15}
     assert job.tokens == sum(r.tokens for r in responses)
-    assert job.summary["drops"] == {"prompt_too_long": 0}
+    assert job.summary["drops"] == {"prompt_too_long": 0, "refused": 0}
 
 
 def test_a_stopped_sampling_goes_on_where_it_was_and_ends_the_same(job_of, sampling_inputs):
@@ -66,17 +67,17 @@ def test_a_stopped_sampling_goes_on_where_it_was_and_ends_the_same(job_of, sampl
     sample.run(resumed)
     read = [(r.prompt_id, r.index, r.text, r.logprob) for r in read_table(resumed.folder, "responses")]
     assert read == [(r.prompt_id, r.index, r.text, r.logprob) for r in read_table(whole.folder, "responses")]
-    assert [event["done"] for event in events] == [6, 12, 15]
+    assert [event["done"] for event in events] == [12, 15]
 
 
 def test_prompts_without_room_are_dropped_and_counted(job_of, folder_of, tiny_model):
     long = ask("42 " * 1500)
-    job = job_of(SAMPLING, {**folder_of(prompts=[PROMPTS[0], long]), "model": tiny_model})
+    job = job_of(SAMPLING, {**folder_of(prompts=[PROMPTS[0], long]), "model": [tiny_model]})
     sample.run(job)
     assert {r.prompt_id for r in read_table(job.folder, "responses")} == {PROMPTS[0].id}
-    assert job.summary["drops"] == {"prompt_too_long": 1}
+    assert job.summary["drops"] == {"prompt_too_long": 1, "refused": 0}
     only_long = {**job.inputs, "prompts": folder_of_one(job_of, long)}
-    with pytest.raises(UserError, match="none of the 1 prompts leaves room for 12 new tokens"):
+    with pytest.raises(UserError, match=r"none of the 1 prompts got an answer \(prompt too long 1\) of 12 new tokens"):
         sample.run(job_of(SAMPLING, only_long, "none"))
 
 
@@ -88,9 +89,53 @@ def folder_of_one(job_of, prompt):
     return folder
 
 
+def test_two_models_answer_every_prompt_and_each_answer_says_whose_it_is(job_of, folder_of, tiny_model, tmp_path):
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    config = SAMPLING.model_copy(update={"model": ("previous", "other"), "k": 2})
+    job = job_of(config, {**folder_of(prompts=PROMPTS), "model": [tiny_model, other]})
+    sample.run(job)
+    found = read_table(job.folder, "responses")
+    assert [(r.index, r.made_by["model"]) for r in found[:4]] == [
+        (0, "previous"), (1, "previous"), (2, "other"), (3, "other"),
+    ]  # fmt: skip
+    assert len({r.id for r in found}) == 4 * len(PROMPTS)
+    assert len({r.text for r in found}) > 3 * len(PROMPTS)
+    assert job.summary["by_model"].keys() == {"previous", "other"}
+
+
+def test_a_system_prompt_steers_but_is_no_part_of_the_prompt(job_of, folder_of, tiny_model):
+    own = Prompt(({"role": "system", "content": "mine"}, {"role": "user", "content": "42?"}), "general")
+    inputs = {**folder_of(prompts=[PROMPTS[0], own]), "model": [tiny_model]}
+    greedy = SAMPLING.model_copy(update={"k": 1, "temperature": 0.0})
+    texts = {}
+    for name, system in [
+        ("plain", {}),
+        ("steered", {"default": "the cat sat on 42 birds " * 9}),
+        ("other", {"math": "x"}),
+    ]:
+        job = job_of(greedy.model_copy(update={"system": system}), inputs, name)
+        sample.run(job)
+        texts[name] = {r.prompt_id: r.text for r in read_table(job.folder, "responses")}
+    assert texts["plain"].keys() == texts["steered"].keys() == {PROMPTS[0].id, own.id}
+    assert texts["steered"][PROMPTS[0].id] != texts["plain"][PROMPTS[0].id]
+    assert texts["steered"][own.id] == texts["plain"][own.id]
+    assert texts["other"] == texts["plain"]
+
+
+def test_a_range_of_temperatures_gives_each_prompt_its_own(job_of, folder_of, tiny_model):
+    config = SAMPLING.model_copy(update={"temperature": (0.2, 1.0)})
+    job = job_of(config, {**folder_of(prompts=PROMPTS), "model": [tiny_model]})
+    sample.run(job)
+    heat = {}
+    for response in read_table(job.folder, "responses"):
+        heat.setdefault(response.prompt_id, set()).add(response.made_by["temperature"])
+    assert all(len(values) == 1 and 0.2 < min(values) < 1.0 for values in heat.values())
+    assert len(set.union(*heat.values())) == len(PROMPTS)
+
+
 def test_an_empty_pool_is_refused(job_of, folder_of, tiny_model):
     with pytest.raises(UserError, match="holds no prompts"):
-        sample.run(job_of(SAMPLING, {**folder_of(prompts=[]), "model": tiny_model}))
+        sample.run(job_of(SAMPLING, {**folder_of(prompts=[]), "model": [tiny_model]}))
 
 
 TEXTS = ("Rom", "Ulm", "Rom", call("f", a=[1, 2]), "Rom is a much longer answer…")

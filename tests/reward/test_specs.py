@@ -60,7 +60,9 @@ def test_weights_of_nothing_are_refused():
 def test_estimates_follow_from_rows_and_tokens():
     machine, prompts, model = Machine(teraflops=1.0), Size(rows=10, tokens=1000), Size(parameters=1_000_000)
     sizes = {"prompts": prompts, "model": model, "reward_model": model}
-    sampled = load_spec("reward.sample").estimate(SampleConfig(k=4, max_new_tokens=50), sizes, machine)
+    sampled = load_spec("reward.sample").estimate(
+        SampleConfig(k=4, max_new_tokens=50), {**sizes, "model": [model]}, machine
+    )
     assert (sampled.rows, sampled.tokens, sampled.note) == (40, 1000 + 40 * 50, "previous ×4")
     assert sampled.seconds == pytest.approx(2 * 1e6 * 3000 / 1e12)
     sizes["responses"] = sampled

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from posttrain.chat import Renderer
 from posttrain.data.rows import Prompt
 from posttrain.data.tables import read_table
-from posttrain.engines import Completion
+from posttrain.engines import Completion, Engine
 from posttrain.errors import Interrupted, UserError
 from posttrain.machine import Machine
 from posttrain.stages import External, Job, Size
@@ -20,7 +20,7 @@ from synth.generate_spec import SPEC, GenerateConfig, asked, file_input
 LONG = {"long_context": {"from": "synth", "rows": 20, "lengths": [100]}}
 
 
-class RuleTeacher:
+class RuleTeacher(Engine):
     """An engine that words and answers long_context tasks by rule, and goes wrong as told by a request's seed."""
 
     def __init__(self, model):
@@ -236,7 +236,7 @@ def test_a_config_survives_its_own_dump():
 class FileScope:
     name, round = "synthesize", 1
 
-    def model(self, name):
+    def model(self, name, served=False):
         return f"model {name}"
 
     def file(self, path):

@@ -11,7 +11,7 @@ from posttrain.chat import CONTROL_TOKENS, LLAMA31_TEMPLATE, Renderer
 from posttrain.chat.template import BREAK, ESCAPE
 from posttrain.errors import UserError
 
-from .cases import calls, conversations, hostile_text, plain_text, says, tool_lists
+from .cases import conversations, hostile_text, message_with, plain_text, tool_lists
 
 USER: dict[str, Any] = {"role": "user", "content": "Hi"}
 ANSWER: dict[str, Any] = {"role": "assistant", "content": "Yo"}
@@ -85,6 +85,66 @@ def test_last_or_all_assistant_turns_are_trained_and_nothing_else(renderer: Rend
     assert said(renderer, messages, TOOLS, train="all") == [(one, 1), end, ("Yo", 1), end, *last]
 
 
+def test_a_flag_on_a_message_says_whether_it_is_trained(renderer: Renderer) -> None:
+    messages = [USER, {**ANSWER, "train": False}, USER, CALL, RESULT, {**ANSWER, "train": True}]
+    one = '{"name": "f", "parameters": {"a": [1, {"b": "é"}]}}'
+    end = ("<|eot_id|>", 2)
+    assert said(renderer, messages, TOOLS, train="flagged") == [(one, 1), end, ("Yo", 1), end]
+    assert said(renderer, messages, TOOLS, train="last") == [("Yo", 1), end]
+    plain = [{key: value for key, value in message.items() if key != "train"} for message in messages]
+    assert renderer.conversation(messages, TOOLS).ids == renderer.conversation(plain, TOOLS).ids
+    with pytest.raises(UserError, match="leave no turn to train"):
+        renderer.conversation(messages[:2], train="flagged")
+
+
+def test_headers_and_ends_are_labelled_as_format(renderer: Renderer) -> None:
+    rendered = renderer.conversation([USER, CALL, RESULT, ANSWER], TOOLS, train="all")
+    pieces = [
+        renderer.tokenizer.decode(token)
+        for token, is_format in zip(rendered.ids, rendered.format, strict=True)
+        if is_format
+    ]
+    heads = "<|start_header_id|>{}<|end_header_id|>"
+    assert "".join(pieces) == (
+        "<|begin_of_text|>" + heads.format("system") + "<|eot_id|>" + heads.format("user") + "<|eot_id|>"
+        + heads.format("assistant") + "\n\n<|eot_id|>" + heads.format("ipython") + "<|eot_id|>"
+        + heads.format("assistant") + "\n\n<|eot_id|>"
+    )  # fmt: skip
+    assert all(is_format for mask, is_format in zip(rendered.mask, rendered.format, strict=True) if mask == 2)
+    assert not any(is_format for mask, is_format in zip(rendered.mask, rendered.format, strict=True) if mask == 1)
+
+
+HOSTILE = "".join(CONTROL_TOKENS)
+
+
+def test_every_place_a_row_has_for_text_may_hold_control_tokens(renderer: Renderer) -> None:
+    """System, user, names, keys and values of arguments and schemas, results, text beside a call, and answers."""
+    unmarked = HOSTILE.replace("<|python_tag|>", "")
+
+    def row(text: str, beside: str) -> tuple[list[Any], list[Any]]:
+        function = {"name": text, "arguments": {text: [{text: text}]}}
+        schema = {"name": text, "description": text, "parameters": {"properties": {text: {"enum": [text]}}}}
+        return [
+            {"role": "system", "content": text},
+            {"role": "user", "content": text},
+            message_with(function, function, content=beside),
+            {"role": "tool", "content": text},
+            {"role": "ipython", "content": {text: [text]}},
+            message_with(function),
+            {"role": "assistant", "content": beside},
+        ], [{"type": "function", "function": schema}]
+
+    control = set(renderer.tokenizer.convert_tokens_to_ids(list(CONTROL_TOKENS)))
+    hostile, tame = (renderer.conversation(*row(*texts), train="all") for texts in ((HOSTILE, unmarked), ("x", "x")))
+    assert [token for token in hostile.ids if token in control] == [token for token in tame.ids if token in control]
+    prompt = renderer.prompt(row(HOSTILE, unmarked)[0][:5], row(HOSTILE, unmarked)[1])
+    assert [token for token in prompt if token in control] == [
+        token for token in renderer.prompt(row("x", "x")[0][:5], row("x", "x")[1]) if token in control
+    ]
+    text = renderer.tokenizer.decode(hostile.ids)
+    assert text.count("<|reserved_special_token_7|>") == 2 + 4 + (2 * 4 + 1) + 1 + 2 + 4 + 1
+
+
 def test_an_empty_answer_trains_the_end_of_turn(renderer: Renderer) -> None:
     assert said(renderer, [USER, {"role": "assistant", "content": ""}]) == [("<|eot_id|>", 2)]
 
@@ -115,7 +175,7 @@ def test_the_prompt_of_every_turn_is_a_prefix_with_one_bos(renderer: Renderer, m
 def harmless(value: Any) -> Any:
     """The same conversation with the control tokens' brackets taken away."""
     if isinstance(value, str):
-        return value.replace("<|", "").replace("|>", "")
+        return value.replace("<|", "<").replace("|>", ">")
     if isinstance(value, dict):
         return {harmless(key): harmless(item) for key, item in value.items()}
     return [harmless(item) for item in value] if isinstance(value, list) else value
@@ -148,16 +208,6 @@ def test_every_script_comes_back_as_written(renderer: Renderer, text: str) -> No
     assert said(renderer, [{"role": "user", "content": text}, {"role": "assistant", "content": text}])[0] == (text, 1)
 
 
-@settings(max_examples=100, deadline=None)
-@given(message=calls(plain_text, 3) | calls(hostile_text, 3) | says("assistant", plain_text.map(str.strip)))
-def test_what_the_model_is_to_write_reads_back_as_the_message(renderer: Renderer, message: Any) -> None:
-    text = renderer.text(message)
-    assert renderer.message(text) == message
-    rendered = renderer.conversation([USER, message])
-    answer = rendered.ids[len(renderer.prompt([USER])) :]
-    assert renderer.tokenizer.decode(answer) == text + "<|eot_id|>"
-
-
 @pytest.mark.parametrize(
     ("messages", "tools", "sentence"),
     [
@@ -171,7 +221,11 @@ def test_what_the_model_is_to_write_reads_back_as_the_message(renderer: Renderer
             "content of a message of the user is a list; give it as text",
         ),
         ([USER, {"role": "assistant", "content": None}], (), "content of a message of the assistant is missing"),
-        ([USER, {**CALL, "content": "x"}], (), "both content and tool_calls"),
+        ([USER, {**CALL, "content": ["x"]}], (), "content beside a call is a list; give it as text"),
+        ([USER, {**ANSWER, "train": "yes"}], (), "train flag of a message is 'yes'; write true or false"),
+        ([{**USER, "train": True}, ANSWER], (), "a user message is flagged to be trained"),
+        ([USER, ANSWER], [{"type": "web"}], "a tool is {'type': 'web'}; write"),
+        ([{"role": "system", "content": "x"}] * 2 + [USER, ANSWER], TOOLS, "does not begin with the user"),
         ([{**CALL, "role": "user"}, ANSWER], (), "a user message has tool_calls"),
         ([USER, {**CALL, "tool_calls": [{"name": "f"}]}], (), "a tool call is {'name': 'f'}; write it as"),
         (
@@ -213,8 +267,11 @@ GENERATION = (
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"chat_template": None}, "has no chat template; set tokenizer.chat_template"),
-        ({"chat_template": "{{ messages[0].content }}"}, "has no generation markers"),
+        ({"chat_template": None}, "has no chat template; name a template (llama-3.1"),
+        (
+            {"chat_template": "{{ messages[0].content }}"},
+            "has no generation markers to say what is trained, and is none",
+        ),
         ({"chat_template": LLAMA31_TEMPLATE + "{{ strftime_now('%d') }}"}, "prints today's date"),
         ({"chat_template": LLAMA31_TEMPLATE + "{% if %}"}, "does not parse"),
         ({"chat_template": "{{ bos_token }}" + LLAMA31_TEMPLATE}, "writes <|begin_of_text|> more than once"),
@@ -222,6 +279,14 @@ GENERATION = (
         ({"chat_template": GENERATION.replace("<|eot_id|>", "")}, "trains no end of turn"),
         ({"chat_template": LLAMA31_TEMPLATE.replace("assistant<|", "model<|", 2)}, "the prompt is no prefix"),
         ({"pad_token": "<|eot_id|>"}, "pads with <|eot_id|>, which also ends a turn"),
+        (
+            {"eos_token": "<|end_of_text|>", "pad_token": "<|end_of_text|>"},
+            "pads with <|end_of_text|>, which also ends",
+        ),
+        (
+            {"chat_template": LLAMA31_TEMPLATE.replace("ipython<|", "tool<|end_tool|>")},
+            "writes <|end_tool|>, which is no",
+        ),
     ],
 )
 def test_a_tokenizer_that_cannot_be_trusted_is_refused(renderer: Renderer, changes: Any, sentence: str) -> None:

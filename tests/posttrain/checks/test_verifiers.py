@@ -1,8 +1,10 @@
 """Verifiers against hand-worked answers: what is right, what is wrong and why, and what cannot be graded."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from posttrain.checks.verifiers import grade, plain
+from posttrain.checks.verifiers import VERIFIERS, arguments, grade, plain
 from posttrain.data.rows import Check, Message
 from posttrain.errors import UserError
 
@@ -118,8 +120,66 @@ def test_a_message_that_is_no_answer_has_no_grade() -> None:
         (Check("exakt", {}), "exact"),
         (Check("exact", {"answer": "x"}), "answers"),
         (Check("constraints", {"rules": [{"rule": "rhymes"}]}), "starts_with"),
+        (Check("exact", {"answers": 5}), r"args.answers: .*, got 5\); mend check.args"),
+        (Check("exact", {"answers": "3 apples"}), "args.answers"),
+        (Check("exact", {"answers": []}), "at least 1 item"),
+        (Check("exact", {"answers": ["x", 3]}), r"args.answers.1: .*valid string, got 3"),
+        (Check("exact", {"answers": ["x"], "answer": "y"}), "args.answer: extra"),
+        (Check("tool_calls", {"calls": [{"name": "f"}]}), "args.calls.0.arguments: field required"),
+        (Check("tool_calls", {"calls": {"name": "f"}}), "args.calls"),
+        (Check("constraints", {"rules": [{"rule": "words"}]}), "neither least nor most"),
+        (Check("constraints", {"rules": [{"rule": "items", "items": ["a"], "layout": "table"}]}), "layout"),
+        (Check("constraints", {"rules": ["short"]}), "args.rules.0"),
+        (Check("numeric", {"answer": "7"}), "args.answer"),
+        (Check("numeric", {"answer": 7, "tolerance": -1}), "args.tolerance"),
+        (Check("python_tests", {"tests": []}), "args.tests"),
+        (Check("language", {"language": "xx"}), "'en', 'de'"),
     ],
 )
 def test_a_check_that_cannot_grade_is_a_user_error_that_names_the_way_out(check: Check, says_what: str) -> None:
     with pytest.raises(UserError, match=says_what):
         grade(check, says("x"))
+
+
+@given(
+    st.sampled_from(sorted(VERIFIERS)),
+    st.dictionaries(
+        st.sampled_from(["answers", "answer", "calls", "rules", "tests", "needles", "language"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=6,
+        ),
+        max_size=3,
+    ),
+)
+def test_no_arguments_at_all_give_a_traceback(name: str, args: dict[str, object]) -> None:
+    try:
+        arguments(Check(name, args))
+    except UserError as error:
+        assert name in str(error)
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "value"),
+    [
+        ({"needles": ["4711"]}, "The code is 4711.", 1.0),
+        ({"needles": ["4711"]}, "The code is 47110.", 0.0),
+        ({"needles": ["Blue  Door"], "others": ["red door"]}, "a blue\ndoor", 1.0),
+        ({"needles": ["blue door"], "others": ["red door"]}, "a blue door or a red door", 0.0),
+        ({"needles": ["a.b"]}, "a.b", 1.0),
+        ({"needles": ["a.b"]}, "axb", 0.0),
+        ({"needles": ["4711", "0815"]}, "4711", 0.0),
+        ({"needles": ["4711"]}, "", 0.0),
+    ],
+)
+def test_needles_are_whole_words_without_the_others(args: dict[str, list[str]], text: str, value: float) -> None:
+    assert grade(Check("needle", args), says(text)).value == value
+
+
+def test_the_language_of_an_answer() -> None:
+    german = Check("language", {"language": "de"})
+    assert grade(german, says("Der Zug fährt um neun Uhr.")).value == 1.0
+    assert grade(german, says("The train leaves at nine.")).value == 0.0
+    assert grade(german, says("42")).value is None
+    assert grade(german, calls(("f", {}))).value == 0.0

@@ -12,8 +12,8 @@ from posttrain.errors import UserError
 LOGITS = torch.tensor([[0.5, 0.3, 0.0, 0.2]]).log()
 
 
-def picked(uniform: float, **settings: float) -> tuple[int, float]:
-    tokens, logprobs = pick(LOGITS, torch.tensor([uniform], dtype=torch.float64), Sampling(**settings))
+def picked(uniform: float, temperature: float = 1.0, top_p: float = 1.0) -> tuple[int, float]:
+    tokens, logprobs = pick(LOGITS, torch.tensor([uniform], dtype=torch.float64), torch.tensor([temperature]), top_p)
     return int(tokens), float(logprobs)
 
 
@@ -47,7 +47,31 @@ def test_top_p_renormalises_over_what_is_kept():
     assert picked(0.63, top_p=0.7)[0] == 1
 
 
-@pytest.mark.parametrize("wrong", [{"n": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"max_new_tokens": 0}])
+def test_rows_of_one_batch_have_their_own_temperatures():
+    # Squared, 0.25 of 0.38 lies below 0.6578; as it is, 0.5 lies below 0.6; at 0 the likeliest is taken.
+    tokens, _ = pick(LOGITS.expand(3, -1), torch.full((3,), 0.6), torch.tensor([0.5, 1.0, 0.0]), 1.0)
+    assert tokens.tolist() == [0, 1, 0]
+
+
+def test_a_range_of_temperatures_is_drawn_from_by_seed():
+    sampling = Sampling(temperature=(0.2, 1.0))
+    drawn = [sampling.temperature_of(seed) for seed in range(400)]
+    assert drawn == [sampling.temperature_of(seed) for seed in range(400)]
+    assert 0.2 <= min(drawn) < 0.22 and 0.98 < max(drawn) <= 1.0
+    assert sum(drawn) / 400 == pytest.approx(0.6, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": 0},
+        {"temperature": -1.0},
+        {"temperature": (0.0, 1.0)},
+        {"temperature": (1.0, 0.5)},
+        {"top_p": 0.0},
+        {"max_new_tokens": 0},
+    ],
+)
 def test_impossible_sampling_is_refused(wrong):
     with pytest.raises(UserError, match="cannot be sampled"):
         Sampling(**wrong)

@@ -85,6 +85,8 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch):
         choose_device(Machine(device="cuda"))
 
 
-def test_an_unknown_engine_is_named(tiny_model):
-    with pytest.raises(UserError, match="engine 'vlm' is not known; use transformers"):
-        open_engine(tiny_model, MACHINE, "vlm")
+def test_an_engine_that_is_not_installed_is_told_with_its_pip_line(tiny_model):
+    with pytest.raises(UserError, match=r"vllm is not installed .*; pip install 'posttrain\[vllm\]'"):
+        open_engine(tiny_model, Machine(device="cpu", engine="vllm"))
+    with pytest.raises(UserError, match=r"starts vllm, which is not installed; pip install 'posttrain\[vllm\]'"):
+        open_engine(tiny_model, Machine(device="cpu", engine="vllm-serve"))

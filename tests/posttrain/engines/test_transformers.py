@@ -1,9 +1,13 @@
 """The in-process engine against transformers' own generate, on a random tiny Llama."""
 
+import shutil
+
+import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from posttrain.engines import Request, Sampling, open_engine
+from posttrain.engines.shared import sees_everything
 from posttrain.machine import Machine
 
 MACHINE = Machine(device="cpu", threads=1)
@@ -48,6 +52,34 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_in(tiny_model):
         assert [c.ids for c in together[request.id]] == [c.ids for c in one_by_one[request.id]]
         assert together[request.id][0].ids == fewer[request.id][0].ids
     assert len({c.ids for group in together.values() for c in group}) == 3 * len(REQUESTS)
+
+
+def test_log_probs_differ_by_rounding_alone_between_batch_sizes(tiny_model):
+    """The bound for float32: sums of 20 log-probs over products that are added up in another order."""
+    sampling = Sampling(3, 1.0, 1.0, 20)
+    together = answers(tiny_model, REQUESTS, sampling)
+    one_by_one = answers(tiny_model, REQUESTS, sampling, Machine(device="cpu", threads=1, batch_tokens=1))
+    for name, group in together.items():
+        for one, two in zip(group, one_by_one[name], strict=True):
+            assert one.logprob == pytest.approx(two.logprob, abs=2e-4)
+
+
+def test_layers_that_see_a_window_only_go_on_as_rows_of_their_own(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "window")
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=8, initializer_range=0.3, max_position_embeddings=2048,
+    )  # fmt: skip
+    model = MistralForCausalLM(config)
+    assert not sees_everything(config) and sees_everything(AutoModelForCausalLM.from_pretrained(tiny_model).config)
+    model.generation_config.eos_token_id = AutoModelForCausalLM.from_pretrained(tiny_model).config.eos_token_id
+    model.save_pretrained(folder)
+    engine = open_engine(folder, MACHINE)
+    found = answers(folder, REQUESTS[2:4], Sampling(2, 0.0, 1.0, 12))
+    for request in REQUESTS[2:4]:
+        expected = reference(folder, engine.renderer.prompt(request.messages), 12)
+        assert [completion.ids for completion in found[request.id]] == [expected, expected]
 
 
 def test_text_finish_and_logprob_say_what_was_generated(tiny_model):

@@ -66,8 +66,8 @@ def test_each_round_starts_sft_from_base_samples_from_the_round_before_and_ancho
         init = node(plan, f"round-{number}/sft").inputs["init"]
         assert isinstance(init, External) and init.source.endswith("base")
         assert node(plan, f"round-{number}/dpo").inputs["reference"].id == f"round-{number}/sft"
-    assert isinstance(node(plan, "round-1/sample").inputs["model"], External)
-    assert node(plan, "round-2/sample").inputs["model"].id == "round-1/gate"
+    assert isinstance(node(plan, "round-1/sample").inputs["model"][0], External)
+    assert node(plan, "round-2/sample").inputs["model"][0].id == "round-1/gate"
     assert plan.final is not None and plan.final.id == "round-2/gate"
 
 

@@ -1,22 +1,22 @@
 """The order of rows, their padding, and log-probabilities that do not depend on either."""
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 
 from posttrain.chat import Renderer
+from posttrain.data.rows import Pair
+from posttrain.engines.lists import collate, inputs_of
 from posttrain.engines.loading import load_model
-from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.train.batches import (
     IGNORED,
     GlobalBatches,
-    PairCollator,
+    list_batches,
+    lists_of,
     micro_batch,
-    model_inputs,
-    pad_rows,
-    refuse_long,
     render_pair,
     render_row,
     token_logprobs,
@@ -48,14 +48,6 @@ def test_micro_batch_divides_the_global_batch_and_fits() -> None:
     assert micro_batch(32, Machine(micro_batch=8)) == 8
     assert micro_batch(30, Machine(micro_batch=8)) == 6
     assert micro_batch(7, Machine(micro_batch=4)) == 1
-    assert micro_batch(32, Machine(micro_batch=8), rows_each=2) == 4
-    assert micro_batch(32, Machine(micro_batch=1), rows_each=2) == 1
-
-
-def test_pad_rows_rounds_up_to_sixteen() -> None:
-    padded = pad_rows([[1, 2, 3], [4] * 17], 9)
-    assert padded.shape == (2, 32)
-    assert padded[0].tolist() == [1, 2, 3] + [9] * 29
 
 
 def test_a_row_is_trained_on_its_answer_and_end_of_turn_only(tiny_model: Path) -> None:
@@ -70,42 +62,57 @@ def test_a_row_is_trained_on_its_answer_and_end_of_turn_only(tiny_model: Path) -
     assert trained[-1] == renderer.eot_id
 
 
-def test_long_rows_are_named_and_never_cut(tiny_model: Path) -> None:
-    examples = [render_row(Renderer.from_pretrained(tiny_model), row) for row in make_rows(9)]
-    longest = max(len(example["input_ids"]) for example in examples)
-    refuse_long(examples, longest)
-    with pytest.raises(UserError, match=r"longer than 10 tokens: \w{16} \(\d+\), .* and 6 more; raise max_length"):
-        refuse_long(examples, 10)
+def pairs_of(question: str, *ranked: str) -> list[Pair]:
+    """Every pair of the answers, best first."""
+    prompt = ({"role": "user", "content": question},)
+    answers = [{"role": "assistant", "content": text} for text in ranked]
+    return [Pair(prompt, *two, "general", prompt_id=question) for two in combinations(answers, 2)]
 
 
-def test_logprobs_equal_log_softmax_of_single_rows(tiny_model: Path) -> None:
-    """A padded batch gives what each row gives alone, taken from the full logits."""
+def test_pairs_of_one_prompt_are_one_list_with_each_answer_once(tiny_model: Path) -> None:
+    renderer = Renderer.from_pretrained(tiny_model)
+    pairs = [*pairs_of("one?", "a", "b c", "d"), *pairs_of("two?", "x", "y"), *pairs_of("one?", "d", "e")]
+    first, second = lists_of([render_pair(renderer, pair) for pair in pairs])
+    texts = [renderer.tokenizer.decode(answer[:-1]).strip() for answer in first.answers.answers]
+    assert texts == ["a", "b c", "d", "e"]
+    assert first.pairs == [(0, 1), (0, 2), (1, 2), (2, 3)]
+    assert first.places == [0, 1, 2, 4]
+    assert (second.pairs, second.places) == ([(0, 1)], [3])
+    assert first.answers.prompt == renderer.prompt(pairs[0].prompt)
+    assert all(answer[-1] == renderer.eot_id for answer in first.answers.answers)
+
+
+def test_a_batch_names_the_rows_of_its_pairs(tiny_model: Path) -> None:
+    renderer = Renderer.from_pretrained(tiny_model)
+    pairs = [*pairs_of("one?", "a", "b", "c"), *pairs_of("two?", "x", "y")]
+    lists = lists_of([render_pair(renderer, pair) for pair in pairs])
+    [(numbers, batch)] = list_batches(lists, renderer.pad_id, 10_000, can_share=True)
+    expected = {0: [[0, 1], [0, 2], [1, 2], [3, 4]], 1: [[0, 1], [2, 3], [2, 4], [3, 4]]}[numbers[0]]
+    assert batch["pairs"].tolist() == expected
+    assert batch["tokens"] == sum(item.answers.tokens for item in lists)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_logprobs_and_gradients_equal_those_of_single_rows(tiny_model: Path, shared: bool) -> None:
+    """Both layouts of a batch give what each row gives alone, taken from the full logits."""
     loaded = load_model(tiny_model, Machine(device="cpu", threads=1))
-    pairs = [render_pair(loaded.renderer, pair) for pair in make_pairs(5)]
-    batch = PairCollator(loaded.renderer.pad_id, shared=False)(pairs)
-    with torch.no_grad():
-        found = token_logprobs(loaded.model, model_inputs(loaded.model, batch), batch["mask"] > 0)
-        rows = [(p[f"{side}_ids"], p[f"{side}_mask"]) for p in pairs for side in ("chosen", "rejected")]
-        for i, (ids, mask) in enumerate(rows):
-            logits = loaded.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-            alone = [float(logits[t - 1, ids[t]]) if mask[t] else 0.0 for t in range(len(ids))]
-            torch.testing.assert_close(found[i, : len(ids)], torch.tensor(alone), atol=1e-5, rtol=0)
-            assert not found[i, len(ids) :].any()
-
-
-def test_shared_prompts_give_the_logprobs_and_gradients_of_separate_rows(tiny_model: Path) -> None:
-    """Each prompt is run once for both answers; prompts of different lengths stand in one batch."""
-    loaded = load_model(tiny_model, Machine(device="cpu", threads=1))
-    pairs = [render_pair(loaded.renderer, pair) for pair in make_pairs(7)]
+    pairs = [*pairs_of("the cat sat on a mat " * 9, "yes", "no no no", "a bird sang"), *make_pairs(5)]
+    lists = [item.answers for item in lists_of([render_pair(loaded.renderer, pair) for pair in pairs])]
     results = []
-    for shared in (True, False):
-        batch = PairCollator(loaded.renderer.pad_id, shared)(pairs)
-        loaded.model.zero_grad()
-        found = token_logprobs(loaded.model, model_inputs(loaded.model, batch), batch["mask"] > 0)
-        found.sum().backward()
-        gradients = [parameter.grad.clone() for parameter in loaded.model.parameters()]
-        results.append((found[batch["mask"] > 0].tolist(), gradients, batch["input_ids"].shape[1]))
-    assert results[0][2] < results[1][2]
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
-    for ours, separate in zip(results[0][1], results[1][1], strict=True):
+    batch = collate(lists, loaded.renderer.pad_id, can_share=False, force_shared=shared)
+    assert ("prefix_ids" in batch) == shared
+    found = token_logprobs(loaded.model, inputs_of(loaded.model, batch), batch["marks"] > 0)
+    found.sum().backward()
+    results.append([parameter.grad.clone() for parameter in loaded.model.parameters()])
+    loaded.model.zero_grad()
+    single = []
+    for item in lists:
+        for answer in item.answers:
+            ids = torch.tensor([item.prompt + answer])
+            logits = loaded.model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+            single.append(logits.gather(1, ids[0, 1:, None]).squeeze(1)[len(item.prompt) - 1 :])
+    torch.cat(single).sum().backward()
+    results.append([parameter.grad for parameter in loaded.model.parameters()])
+    assert found[batch["marks"] > 0].tolist() == pytest.approx(torch.cat(single).tolist(), abs=1e-5)
+    for ours, separate in zip(*results, strict=True):
         assert float((ours - separate).norm() / separate.norm()) < 1e-5
