@@ -32,13 +32,19 @@ def page() -> str:
     """The whole text of docs/stages.md."""
     parts = [HEAD, "## The recipe\n", table(RecipeFile)]
     parts += ["### An entry of `models:`\n", table(ModelSource), "### `machine:`\n", table(Machine)]
-    for key, module in STAGES.items():
+    for key, module in {**STAGES, **suites()}.items():
         parts += [f"## `{key}`\n", f"Module `{module}`, version {load_spec(module).version}. {summary(module)}\n"]
         config = load_spec(module).Config
         parts.append(table(config) if config.model_fields else "It has no fields.\n")
         for path, inner in nested(config, ()):
             parts += [f"### `{key}.{'.'.join(path)}`\n", table(inner)]
     return "\n".join(parts)
+
+
+def suites() -> dict[str, str]:
+    """Evaluation suites, which a recipe names by their module: `stage: eval.suites.math`."""
+    found = sorted(path.stem.removesuffix("_spec") for path in (ROOT / "eval" / "suites").glob("*_spec.py"))
+    return {f"stage: eval.suites.{name}": f"eval.suites.{name}" for name in found}
 
 
 def summary(module: str) -> str:

@@ -1,4 +1,5 @@
-"""The gate of a round: the new checkpoint goes on unless it is worse than the one before beyond its interval.
+"""The gate of a round: the new checkpoint goes on unless it is worse than the one before beyond its interval, below a
+minimum, or its answers have drifted.
 
 Its artifact is the checkpoint that is kept (hard links, copies where links fail) with `verdict.json` and the files of
 that checkpoint's evaluation in `evaluation/`.
@@ -7,18 +8,28 @@ that checkpoint's evaluation in `evaluation/`.
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
+from eval.drift import drift
 from eval.gate_spec import GateConfig
-from eval.table import changes, read_grades
+from eval.statistics import paired_change
+from eval.table import REPORT, changes, clusters_of, read_grades, split_by
 from posttrain.artifacts import LOG, MANIFEST, write_durably
+from posttrain.checks.intervals import Z
+from posttrain.data.rows import Prompt, Response
 from posttrain.data.tables import iter_table
 from posttrain.errors import StoppedByGate, UserError
 from posttrain.stages import Job
 
 VERDICT = "verdict.json"
 KEPT = "evaluation"
+FALSE_ALARMS = 0.04
+"""The share of rounds without any change in which the whole gate may fail: a point below the 5 percent that are
+promised, since the normal curve's tails are a little light for suites of a hundred prompts."""
+Verdict = dict[str, Any]
 
 
 def run(job: Job) -> None:
@@ -26,7 +37,7 @@ def run(job: Job) -> None:
     config: GateConfig = job.config
     if not verdict["passed"] and config.on_fail == "stop":
         raise StoppedByGate(f"round {job.round}: {describe(verdict)}; the gate says stop")
-    keep_previous = not verdict["passed"] and config.on_fail == "keep_previous"
+    keep_previous = not verdict["passed"] and config.on_fail == "keep_previous" and "previous_evaluation" in job.inputs
     verdict["kept"] = "previous" if keep_previous else "candidate"
     write_durably(job.folder / VERDICT, json.dumps(verdict, indent=1, ensure_ascii=False))
     link_files(_model_folder(job.inputs["previous" if keep_previous else "candidate"]), job.folder)
@@ -35,22 +46,101 @@ def run(job: Job) -> None:
     job.summary.update(verdict)
 
 
-def judge(job: Job) -> dict[str, Any]:
-    """The paired change from the evaluation before, which parts of it were asked to hold, and which did not."""
+def judge(job: Job) -> Verdict:
+    """The paired change from the evaluation before, what was asked to hold, and what did not: `failed` by name, and
+    `reasons` in words."""
     config: GateConfig = job.config
-    verdict: dict[str, Any] = {"margin": config.margin, "passed": True, "failed": []}
+    verdict: Verdict = {"margin": config.margin, "passed": True, "failed": [], "reasons": []}
+    _minimum(job, verdict)
     if "previous_evaluation" not in job.inputs:
-        return {**verdict, "note": "there is no earlier evaluation to compare with"}
-    change = changes(
-        iter_table(Path(job.inputs["prompts"]), "prompts"),
-        read_grades(evaluation_folder(job, "previous_evaluation")),
-        read_grades(evaluation_folder(job, "evaluation")),
-    )
-    if change["overall"]["n"] == 0:
-        return {**verdict, "note": "the earlier evaluation has no prompt in common with this one"}
-    parts = {"overall": change["overall"], **change["capability"]}
-    failed = [name for name in _guarded(config, list(parts)) if parts[name]["high"] < -config.margin]
-    return {**verdict, "passed": not failed, "failed": failed, "change": change}
+        return _closed({**verdict, "note": "there is no earlier evaluation to compare with"})
+    prompts = [prompt for folder in job.inputs["prompts"] for prompt in iter_table(Path(folder), "prompts")]
+    before, after = (read_grades(evaluation_folder(job, name)) for name in ("previous_evaluation", "evaluation"))
+    verdict["change"] = changes(prompts, before, after)
+    if verdict["change"]["overall"]["n"] == 0:
+        del verdict["change"]
+        return _closed({**verdict, "note": "the earlier evaluation has no prompt in common with this one"})
+    guarded = _guarded(config, ["overall", *verdict["change"]["capability"]])
+    limits = {name: limit for name, limit in config.drift.model_dump().items() if limit is not None}
+    z = reach(len(guarded) + len(limits))
+    _falls(verdict, guarded, fall_of(prompts, before, after, guarded, z))
+    _drifts(job, verdict, prompts, limits, z)
+    return _closed(verdict)
+
+
+def _closed(verdict: Verdict) -> Verdict:
+    return {**verdict, "passed": not verdict["failed"]}
+
+
+def reach(checks: int) -> float:
+    """Standard errors from a change to the end of its interval: 95%, and more where so many checks would else raise
+    more false alarms together (Bonferroni, each check being one-sided)."""
+    return max(Z, NormalDist().inv_cdf(1 - FALSE_ALARMS / max(1, checks)))
+
+
+def _minimum(job: Job, verdict: Verdict) -> None:
+    config: GateConfig = job.config
+    if not config.minimum:
+        return
+    report = json.loads((evaluation_folder(job, "evaluation") / REPORT).read_text(encoding="utf-8"))
+    rates = {"overall": report["overall"], **report["capability"]}
+    for name, least in config.minimum.items():
+        if name not in rates:
+            raise UserError(f"gate.minimum: {name!r} is not evaluated; evaluated are {', '.join(rates)}")
+        accuracy = rates[name]["accuracy"]
+        if accuracy < least:
+            verdict["failed"].append(name)
+            verdict["reasons"].append(f"{name} is at {100 * accuracy:.1f}, below its minimum of {100 * least:g}")
+
+
+def fall_of(
+    prompts: Sequence[Prompt], before: Mapping[str, float], after: Mapping[str, float], names: Sequence[str], z: float
+) -> dict[str, float]:
+    """The upper end of each guarded part's interval, `z` standard errors from its change."""
+    paired = [prompt for prompt in prompts if prompt.id in before and prompt.id in after]
+    parts = {**split_by(paired, [prompt.capability for prompt in paired]), "overall": paired}
+    upper = {}
+    for name in names:
+        own = parts[name]
+        pairs = [before[p.id] for p in own], [after[p.id] for p in own]
+        upper[name] = paired_change(*pairs, clusters_of(own), z).high
+    return upper
+
+
+def _falls(verdict: Verdict, guarded: Sequence[str], upper: Mapping[str, float]) -> None:
+    parts = {"overall": verdict["change"]["overall"], **verdict["change"]["capability"]}
+    for name in guarded:
+        parts[name]["upper"] = upper[name]
+        if upper[name] < -verdict["margin"]:
+            change, low, high = (100 * parts[name][key] for key in ("change", "low", "high"))
+            verdict["failed"].append(name)
+            verdict["reasons"].append(
+                f"{name} changed by {change:+.1f} points (95% {low:+.1f} to {high:+.1f}), "
+                f"all of the gate's interval below −{100 * verdict['margin']:g}"
+            )
+
+
+def _drifts(job: Job, verdict: Verdict, prompts: Sequence[Prompt], limits: Mapping[str, float], z: float) -> None:
+    if not limits:
+        return
+    before, after = (_answers(evaluation_folder(job, name)) for name in ("previous_evaluation", "evaluation"))
+    verdict["drift"] = {}
+    for name, limit in limits.items():
+        found = drift(name, prompts, before, after, z)
+        verdict["drift"][name] = {**found, "limit": limit}
+        if found["low"] > limit or (name == "length" and found["high"] < -limit):
+            verdict["failed"].append(f"drift of {name}")
+            verdict["reasons"].append(
+                f"drift of {name}: {found['before']:.3g} before, {found['after']:.3g} now, beyond {limit:g}"
+            )
+
+
+def _answers(folder: Path) -> dict[str, Response]:
+    """The first answer to each prompt."""
+    found: dict[str, Response] = {}
+    for response in iter_table(folder, "responses"):
+        found.setdefault(response.prompt_id, response)
+    return found
 
 
 def _guarded(config: GateConfig, parts: list[str]) -> list[str]:
@@ -65,14 +155,9 @@ def _guarded(config: GateConfig, parts: list[str]) -> list[str]:
     return list(config.no_worse_than_previous)
 
 
-def describe(verdict: dict[str, Any]) -> str:
-    """The parts that fell, each with its change and interval in points of a hundred."""
-    parts = {"overall": verdict["change"]["overall"], **verdict["change"]["capability"]}
-    fallen = []
-    for name in verdict["failed"]:
-        change, low, high = (100 * parts[name][key] for key in ("change", "low", "high"))
-        fallen.append(f"{name} changed by {change:+.1f} points (95% {low:+.1f} to {high:+.1f})")
-    return f"{'; '.join(fallen)}, all of the interval below −{100 * verdict['margin']:g}"
+def describe(verdict: Verdict) -> str:
+    """What did not hold, in words."""
+    return "; ".join(verdict["reasons"])
 
 
 def evaluation_folder(job: Job, name: str) -> Path:

@@ -11,15 +11,33 @@ from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
 
 
+class DriftLimits(Config):
+    """How far the answers themselves may move from the evaluation before; None does not look."""
+
+    length: float | None = Field(None, gt=0)
+    """Of the mean tokens of an answer, as a share: 0.3 allows 30 percent more or fewer."""
+    refusals: float | None = Field(None, ge=0, le=1)
+    """More answers that refuse where they should not, as a share of answers."""
+    language: float | None = Field(None, ge=0, le=1)
+    """More answers in another language than the prompt's, as a share of those long enough to tell."""
+    repetition: float | None = Field(None, ge=0, le=1)
+    """More words that only repeat, as a share (runs of four words that an answer has already had)."""
+
+
 class GateConfig(Config):
     """The recipe's `gate:` section."""
 
     no_worse_than_previous: Literal["all", "none"] | tuple[str, ...] = "all"
-    """What must not fall: `all` (overall and every capability), a list of capabilities (`overall` counts as one), or
-    `none` (the comparison is written down and nothing is refused)."""
+    """What must not fall: `all` (overall and every capability, which every suite is), a list of them (`overall` counts
+    as one), or `none` (the comparison is written down and nothing is refused)."""
     margin: float = Field(0.02, ge=0, le=1)
     """The loss of accuracy (0.02 is two points of a hundred) that is tolerated: the gate fails when the upper end of
-    the paired 95% interval lies below −margin."""
+    the paired 95% interval lies below −margin. Where more than one thing is guarded the interval is wider, so that
+    the whole gate fails in at most 5 percent of rounds in which nothing has changed (docs/evaluation.md)."""
+    minimum: dict[str, float] = {}
+    """Capability, or `overall` → the least accuracy that a checkpoint must have, whatever the one before had."""
+    drift: DriftLimits = DriftLimits()
+    """The gate fails when the interval of a change lies wholly beyond its limit."""
     on_fail: Literal["stop", "keep_previous", "warn"] = "keep_previous"
     """`stop` ends the run (exit code 4), `keep_previous` goes on with the model before, `warn` with the new one."""
 
@@ -37,7 +55,7 @@ def wire(config: GateConfig, scope: Scope) -> dict[str, Any]:
     return {
         "candidate": candidates[-1],
         "evaluation": evaluation,
-        "prompts": scope.newest("eval_prompts"),
+        "prompts": evaluation.inputs.get("prompts"),
         "previous": scope.model("previous"),
         "previous_evaluation": _previous_evaluation(scope),
     }
@@ -63,7 +81,7 @@ def estimate(config: GateConfig, sizes: Mapping[str, Any], machine: Machine) -> 
 
 SPEC = StageSpec(
     module="eval.gate",
-    version=1,
+    version=2,
     Config=GateConfig,
     provides=lambda config: ("checkpoint", "evaluation_kept"),
     wire=wire,

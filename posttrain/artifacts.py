@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ PART = ".part"
 LOG = "stage.log"
 """The stage's own log: in the folder, but not part of its content."""
 JOURNAL = ".journal.jsonl"
+CHECKPOINTS = "checkpoints"
+"""Folder below a `.part` that training goes on from; like journals it is no content and goes when the stage is done."""
 HASH_BLOCK_BYTES = 1 << 20
 
 
@@ -93,6 +96,7 @@ def write_manifest(folder: Path, **fields: Any) -> Manifest:
         str(path.relative_to(folder)): FileRecord(path.stat().st_size, file_sha256(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in (LOG, MANIFEST) and not path.name.endswith(JOURNAL)
+        and path.relative_to(folder).parts[0] != CHECKPOINTS
     }
     listing = json.dumps([[name, record.sha256] for name, record in files.items()])
     manifest = Manifest(files=files, content=hashlib.sha256(listing.encode()).hexdigest()[:16], **fields)
@@ -101,13 +105,14 @@ def write_manifest(folder: Path, **fields: Any) -> Manifest:
 
 
 def publish(part: Path, folder: Path) -> None:
-    """Give a finished `.part` folder its name. Journals are dropped; a broken folder of that name is replaced."""
+    """Give a finished `.part` folder its name. Journals and checkpoints under way are dropped; a broken folder of that name is replaced."""
     for journal in part.glob(f"*{JOURNAL}"):
         journal.unlink()
+    shutil.rmtree(part / CHECKPOINTS, ignore_errors=True)
     if folder.exists():
         os.rename(folder, folder.with_name(f"{folder.name}.broken-{time.time_ns()}"))
     os.rename(part, folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -118,15 +123,25 @@ def write_durably(path: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(temporary, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed into a folder, or created in it, survive the machine's failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, in place of what has it; on another file system a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def file_sha256(path: Path) -> str:

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_plan(commands)
     _add_preflight(commands)
+    _add_launch(commands)
     _add(commands, "recipes", recipes, "list the recipes that come with the package")
     init = _add(commands, "init", init_folder, "copy a recipe into a folder of your own, to start from")
     init.add_argument("folder", metavar="DIR")
@@ -112,6 +113,15 @@ def _add_preflight(commands: Any) -> None:
     )
     _add_recipe(parser)
     parser.add_argument("--stage", help="only this training stage, such as sft or round-2/dpo")
+
+
+def _add_launch(commands: Any) -> None:
+    text = "start this machine's processes of a training that several machines share"
+    parser = _add(commands, "launch", launch, text)
+    _add_recipe(parser)
+    parser.add_argument("stage", metavar="STAGE", help="a stage with a launcher, such as round-1/sft")
+    parser.add_argument("--print", action="store_true", dest="only_print", help="show command and environment instead")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="number of this machine (default: 0)")
 
 
 def _add_looking(commands: Any) -> None:
@@ -186,6 +196,23 @@ def preflight(options: argparse.Namespace) -> None:
 
     made, root = _plan(options)
     prove(made, root, options.stage, console())
+
+
+def launch(options: argparse.Namespace) -> None:
+    from posttrain.rounds.launch import find_launcher, launched_node, launcher_of, written
+    from posttrain.rounds.run import order_file
+
+    made, root = _plan(options)
+    node = launched_node(made, options.stage)
+    launcher = find_launcher(launcher_of(node.config), made.recipe.machine, made.recipe.tree.folders)
+    order = order_file(node, root).absolute()
+    command, environment = launcher.command(order, options.machine_rank), launcher.environment()
+    if options.only_print:
+        print(written(command, environment))
+        return
+    if not order.is_file():
+        raise UserError(f"{order} is not there; give `posttrain run` on the first machine before")
+    os.execvpe(command[0], command, environment)
 
 
 def recipes(options: argparse.Namespace) -> None:

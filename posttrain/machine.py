@@ -1,5 +1,6 @@
 """What the stages run on: settings that change cost, never results."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -16,12 +17,18 @@ class Machine(Config):
     """CPU threads for torch; 0 takes all cores."""
     batch_tokens: int = 16_384
     """Tokens, padding included, that generation, scoring and evaluation put through the model at once."""
-    micro_batch: int = 8
-    """Rows a forward and backward pass takes in training; accumulation makes up the stage's `batch_size`."""
+    train_tokens: int = Field(16_384, ge=1)
+    """Tokens, padding included, of a forward and backward pass in training, on each device; accumulation makes up the
+    stage's `batch_size`. A longer row still goes alone."""
     teraflops: float = 0.06
     """Sustained TFLOP/s of all devices together, for the plan's estimate of time; the default is two CPU cores."""
-    devices: int = 1
-    """Accelerators the run may use, for the plan's device hours."""
+    devices: int = Field(1, ge=1)
+    """Accelerators the run may use, over all machines: the processes of a launched training, and the plan's device
+    hours. Where `device` is `cpu`, processes."""
+    nodes: int = Field(1, ge=1)
+    """Machines that share the devices of a launched training. Above 1, `posttrain launch` is given on each of them."""
+    address: str = ""
+    """`host:port` of the first machine, on which the run is given; needed where `nodes` is above 1."""
     engine: Literal["transformers", "vllm", "vllm-serve", "transformers-serve"] = "transformers"
     """What answers for models that are files: `transformers` or `vllm` in the stage's own process, or a server that the
     stage starts, uses over HTTP and stops. The same distribution is sampled from; the draws differ."""
@@ -36,3 +43,19 @@ class Machine(Config):
     untrusted_code: Literal["sandbox", "run_unsandboxed"] = "sandbox"
     """What is done with code that a model wrote: run in the sandbox, and refused where this machine has none, or, in
     these words, run with the rights of the run itself (docs/sandbox.md)."""
+
+
+Sharding = Literal["none", "ddp", "fsdp2", "zero2", "zero3"]
+INLINE = "inline"
+"""The launcher that is none: training runs in the warm worker."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the processes of a training were started, which is what the trainer has to find."""
+
+    name: str = INLINE
+    processes: int = 1
+    sharding: Sharding = "none"
+    rank: int = 0
+    """Number of this process among all; 0 writes the artifact."""

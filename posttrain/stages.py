@@ -16,7 +16,7 @@ from posttrain.artifacts import Journal
 from posttrain.config import Config
 from posttrain.endpoint import Endpoint
 from posttrain.errors import Interrupted, UserError
-from posttrain.machine import Machine
+from posttrain.machine import Launch, Machine
 
 Input = Any
 """A `Node` of the plan, an `External`, or a list of them."""
@@ -38,14 +38,27 @@ class External:
 
 
 @dataclass(frozen=True)
+class Amount:
+    """Rows of one kind, and the tokens that stand in all of them together."""
+
+    rows: int = 0
+    tokens: int = 0
+
+    @property
+    def each(self) -> float:
+        """Mean tokens of a row."""
+        return self.tokens / max(1, self.rows)
+
+
+@dataclass(frozen=True)
 class Size:
     """What the plan expects of a stage or knows of an input; zero where it does not apply."""
 
     rows: int = 0
     """Rows of the artifact's main table."""
-    responses: int = 0
     tokens: int = 0
-    """Tokens that pass through the model, prompt and answer together."""
+    """What the stage will say went through the model: the tokens it writes where it generates, else those it reads;
+    where no model runs, the tokens of its rows."""
     parameters: int = 0
     """Parameters of the model that the stage runs or writes."""
     memory: int = 0
@@ -54,6 +67,13 @@ class Size:
     """On the machine the recipe names."""
     note: str = ""
     """Shown at the end of the plan's line: `starts from base`."""
+    made: Mapping[str, Amount] = field(default_factory=dict)
+    """What it writes, by kind (`prompts`, `rows`; of `responses` the tokens of the answers alone), where one number of
+    rows and tokens does not say it."""
+
+    def of(self, kind: str) -> Amount:
+        """What it writes of a kind."""
+        return self.made.get(kind, Amount(self.rows, self.tokens))
 
 
 class Scope(Protocol):
@@ -133,6 +153,9 @@ class Job:
     round: int = 1
     name: str = ""
     machine: Machine = field(default_factory=Machine)
+    launch: Launch = field(default_factory=Launch)
+    common: Path | None = None
+    """The folder of the main process, `folder` there; the others' own `folder` is private and thrown away."""
     report: Callable[[dict[str, Any]], None] = lambda event: None
     stopping: Callable[[], bool] = lambda: False
     summary: dict[str, Any] = field(default_factory=dict)
@@ -140,15 +163,25 @@ class Job:
     tokens: int = 0
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("posttrain.stage"))
 
+    def __post_init__(self) -> None:
+        self.common = self.common or self.folder
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process whose `folder` becomes the artifact."""
+        return self.launch.rank == 0
+
     def journal(self, name: str) -> Journal:
         return Journal(self.folder, name)
 
-    def progress(self, done: int, total: int, unit: str, tokens: int = 0) -> None:
-        """Say how far it is, and how many tokens went through since it was last said.
+    def tell(self, done: int, total: int, unit: str, tokens: int = 0, note: str = "") -> None:
+        """Say how far it is, how many tokens went through since it was last said, and what else is worth a word."""
+        event = {"event": "progress", "done": done, "total": total, "unit": unit, "tokens": tokens}
+        self.report(event | ({"note": note} if note else {}))
 
-        Raises Interrupted when the run is asked to stop, so call it where stopping is safe.
-        """
-        self.report({"event": "progress", "done": done, "total": total, "unit": unit, "tokens": tokens})
+    def progress(self, done: int, total: int, unit: str, tokens: int = 0) -> None:
+        """As `tell`; raises Interrupted when the run is asked to stop, so call it where stopping is safe."""
+        self.tell(done, total, unit, tokens)
         if self.stopping():
             raise Interrupted(f"stopped at {done:,} of {total:,} {unit}")
 

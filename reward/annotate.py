@@ -10,7 +10,6 @@ from contextlib import closing
 from itertools import combinations, product
 from pathlib import Path
 
-from posttrain.chat import parse_message
 from posttrain.checks import judge
 from posttrain.checks.judge import Comparison
 from posttrain.data.rows import EDITED, Candidates, Message, Pair, Prompt, Response, content_id, gather
@@ -21,7 +20,7 @@ from posttrain.errors import UserError, WaitingForPerson
 from posttrain.stages import Job
 from reward import people
 from reward.annotate_spec import AnnotateConfig, filled_in
-from reward.answers import RIGHT, answer_key, grade_of, is_whole, message_of, share_of
+from reward.answers import RIGHT, answer_key, grade_of, is_whole, message_of, said_like, share_of
 
 Drops = Counter[str]
 Annotator = Callable[[Job, list[Candidates]], tuple[list[Pair], Drops]]
@@ -128,7 +127,7 @@ def by_human(job: Job, chosen: list[Candidates]) -> tuple[list[Pair], Drops]:
             continue
         better, worse = (first, second) if said.choice == "a" else (second, first)
         pairs.append(_pair(job, made.prompt, better, worse, said.rating))
-        edit = parse_message(said.edited) if said.edited else None
+        edit = said_like(first, said.edited) if said.edited else None
         if edit is not None and edit in (message_of(better), message_of(worse)):
             drops["edit_changes_nothing"] += 1
         elif edit is not None:

@@ -1,6 +1,7 @@
 """What annotation, scoring and selection ask of an answer: its message, what it equals, whether it is right."""
 
-from posttrain.chat import parse_message
+from posttrain.chat import Dialect, parse_message
+from posttrain.chat.parse import USUAL
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Message, Prompt, Response, canonical_json, content_id
 
@@ -9,8 +10,19 @@ RIGHT = 1.0
 
 
 def message_of(response: Response) -> Message:
-    """The assistant message a response says."""
-    return parse_message(response.text)
+    """The assistant message a response says, read in the dialect of the model that wrote it."""
+    return said_like(response, response.text)
+
+
+def said_like(response: Response, text: str) -> Message:
+    """The assistant message that a text says when it is written as the model of a response writes."""
+    return parse_message(text, dialect_of(response))
+
+
+def dialect_of(response: Response) -> Dialect:
+    """The dialect of the model that wrote a response."""
+    dialect: Dialect = response.made_by.get("dialect", USUAL)
+    return dialect
 
 
 def answer_key(response: Response) -> str:

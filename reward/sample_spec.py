@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from posttrain.config import Config
-from posttrain.estimate import forward_memory, forward_seconds
+from posttrain.estimate import answer_tokens, forward_memory, generation_seconds
 from posttrain.machine import Machine
-from posttrain.stages import Scope, Size, StageSpec
+from posttrain.stages import Amount, Scope, Size, StageSpec
 
 
 class SampleConfig(Config):
@@ -61,18 +61,19 @@ def wire(config: SampleConfig, scope: Scope) -> dict[str, Any]:
 
 
 def estimate(config: SampleConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """Every prompt once and, as the worst case, K answers at their full length, for each model."""
-    prompts, models = sizes["prompts"], sizes["model"]
-    responses = prompts.rows * config.k
-    tokens = prompts.tokens + responses * config.max_new_tokens
+    """Every prompt is read once, and K answers of the expected length are written, by each model."""
+    prompts, models = sizes["prompts"].of("prompts"), sizes["model"]
+    answers = prompts.rows * config.k
+    written = int(answers * answer_tokens(config.max_new_tokens))
+    made = Amount(answers * len(models), written * len(models))
     return Size(
-        rows=responses * len(models),
-        responses=responses * len(models),
-        tokens=tokens * len(models),
+        rows=made.rows,
+        tokens=made.tokens,
         parameters=max(model.parameters for model in models),
         memory=forward_memory(max(model.parameters for model in models)),
-        seconds=sum(forward_seconds(model.parameters, tokens, machine) for model in models),
+        seconds=sum(generation_seconds(model.parameters, prompts.tokens, written, machine) for model in models),
         note=f"{', '.join(config.model)} ×{config.k}",
+        made={"responses": made},
     )
 
 

@@ -3,18 +3,19 @@
 The prompts that trained the reward model are left out. Every prompt is computed once for its K answers.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.rows import Candidates, Response, Score, gather
+from posttrain.data.rows import Candidates, Prompt, Response, Score, gather
 from posttrain.data.tables import iter_table, read_table, write_table
 from posttrain.engines.lists import AnswerList
 from posttrain.engines.loading import Loaded
 from posttrain.engines.scoring import answer_list, check_rewards, load_scorer, refuse_nan, rewards, room
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from reward.answers import answer_key, grade_of, message_of
+from reward.answers import answer_key, dialect_of, grade_of, message_of
 from reward.best_of import curve
 from reward.opinions import by_file, by_judge
 from reward.probe import check_probe
@@ -91,7 +92,9 @@ def _score_all(job: Job, pool: list[Candidates]) -> Iterator[Candidates]:
         if not read[place]:
             continue
         scores: dict[str, Values] = {name: values[place] for name, values in found.items()}
-        total = combine(scores, config.weights(), len(item.responses), config.require)
+        # What the run's own reward model has no words for, SFT and DPO would not have either.
+        require = {**({REWARD: -math.inf} if REWARD in scores else {}), **config.require}
+        total = combine(scores, config.weights(), len(item.responses), require)
         yield Candidates(
             item.prompt, item.responses, {name: tuple(v) for name, v in {**scores, COMBINED: total}.items()}
         )
@@ -112,7 +115,7 @@ def _by_chunk(job: Job, pool: list[Candidates], name: str, score: ScoreChunk) ->
         done += sum(len(item.responses) for item in members)
         job.tokens += tokens
         job.progress(done, total, f"candidates by {name}", tokens)
-    records = journal.rows(list(chunks))
+    records = list(journal.rows(list(chunks)))
     assert [record["prompt_id"] for record in records] == [item.prompt.id for item in pool]
     return [record["values"] for record in records]
 
@@ -135,25 +138,25 @@ class _OnDemand:
 
     def __call__(self, members: list[Candidates]) -> list[tuple[Sequence[float | None], int]]:
         model = self.model = self.model or self._load()
-        lists = [_answer_list(model, item) for item in members]
-        fitting = [item for item in lists if item.longest <= room(model)]
-        rewarded = iter(rewards(model, fitting, self.job.machine.batch_tokens))
+        said = [_sayable(model, item) for item in members]
+        lists = [_answer_list(model, item, texts) for item, texts in zip(members, said, strict=True)]
+        rewarded = iter(rewards(model, _readable(model, lists), self.job.machine.batch_tokens))
         found: list[tuple[Sequence[float | None], int]] = []
-        for item, own in zip(members, lists, strict=True):
-            if own.longest > room(model):
+        for item, texts, own in zip(members, said, lists, strict=True):
+            if not _readable(model, [own]):
                 found.append(([None] * len(item.responses), 0))
                 continue
             values = next(rewarded)
             refuse_nan(values, self.name, item.prompt.id)
-            by_text = dict(zip(_distinct(item), values, strict=True))
-            found.append(([by_text[response.text] for response in item.responses], own.tokens))
+            by_text = dict(zip(texts, values, strict=True))
+            found.append(([by_text.get(response.text) for response in item.responses], own.tokens))
         return found
 
     def _load(self) -> Loaded:
         model = load_scorer(self.path, self.job.machine)
         some = {id(item): item for item in (self.pool[0], self.pool[len(self.pool) // 2], self.pool[-1])}
-        lists = [_answer_list(model, item) for item in some.values()]
-        check_rewards(model, [item for item in lists if item.longest <= room(model)], self.name)
+        lists = [_answer_list(model, item, _sayable(model, item)) for item in some.values()]
+        check_rewards(model, _readable(model, lists), self.name)
         check_probe(model, self.path, self.name)
         return model
 
@@ -163,8 +166,28 @@ def _distinct(item: Candidates) -> dict[str, Response]:
     return {response.text: response for response in reversed(item.responses)}
 
 
-def _answer_list(model: Loaded, item: Candidates) -> AnswerList:
-    answers = [message_of(response) for response in _distinct(item).values()]
+def _sayable(model: Loaded, item: Candidates) -> dict[str, Response]:
+    """The distinct answers that the model's template can say; another's may have calls that it has no words for."""
+    return {text: response for text, response in _distinct(item).items() if _can_say(model, item.prompt, response)}
+
+
+def _can_say(model: Loaded, prompt: Prompt, response: Response) -> bool:
+    if dialect_of(response) == model.renderer.dialect:
+        return True  # what a template's own reader read, it can write
+    try:
+        model.renderer.text(message_of(response), prompt.tools)
+    except UserError:
+        return False
+    return True
+
+
+def _readable(model: Loaded, lists: Iterable[AnswerList]) -> list[AnswerList]:
+    """The lists that have answers and fit the model's context."""
+    return [item for item in lists if item.answers and item.longest <= room(model)]
+
+
+def _answer_list(model: Loaded, item: Candidates, said: dict[str, Response]) -> AnswerList:
+    answers = [message_of(response) for response in said.values()]
     return answer_list(model.renderer, item.prompt.messages, item.prompt.tools, answers)
 
 

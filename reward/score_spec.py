@@ -7,10 +7,11 @@ from pydantic import Field
 
 from posttrain.config import Config
 from posttrain.errors import UserError
-from posttrain.estimate import forward_memory, forward_seconds
+from posttrain.estimate import answer_tokens, forward_memory, forward_seconds, generation_seconds
 from posttrain.machine import Machine
-from posttrain.stages import Scope, Size, StageSpec
+from posttrain.stages import Amount, Scope, Size, StageSpec
 from posttrain.train.settings import listed
+from reward.annotate_spec import ANNOTATED
 from reward.scorers import COMBINED, FILE, JUDGE, REWARD, VERIFIER, VOTES
 
 
@@ -86,16 +87,21 @@ def wire(config: ScoreConfig, scope: Scope) -> dict[str, Any]:
 
 
 def estimate(config: ScoreConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """The reward model reads what the policy wrote: every prompt once and every answer."""
-    responses = sizes["responses"]
-    readers = [*listed(sizes.get("reward_model")), *listed(sizes.get("models")), *listed(sizes.get("judge"))]
+    """Prompts without preferences: a reward model reads each and its answers once, a judge each answer alone."""
+    prompts, responses = sizes["prompts"].of("prompts"), sizes["responses"].of("responses")
+    annotated = sizes["preferences"].made.get(ANNOTATED, Amount()) if "preferences" in sizes else Amount()
+    left = 1 - min(1.0, annotated.rows / max(1, prompts.rows))
+    rows, read = int(responses.rows * left), left * (prompts.tokens + responses.tokens)
+    models = [size.parameters for size in (*listed(sizes.get("reward_model")), *listed(sizes.get("models")))]
+    judges = [size.parameters for size in listed(sizes.get("judge"))]
+    asked, verdicts = rows * (prompts.each + responses.each), rows * answer_tokens(config.judge_tokens)
     return Size(
-        rows=responses.rows,
-        responses=responses.responses,
-        tokens=responses.tokens * len(readers),
-        parameters=max((model.parameters for model in readers), default=0),
-        memory=max((forward_memory(model.parameters) for model in readers), default=0),
-        seconds=sum(forward_seconds(model.parameters, responses.tokens, machine) for model in readers),
+        rows=rows,
+        tokens=int(read * len(models) + verdicts * len(judges)),
+        parameters=max([*models, *judges], default=0),
+        memory=max(map(forward_memory, [*models, *judges]), default=0),
+        seconds=sum(forward_seconds(parameters, read, machine) for parameters in models)
+        + sum(generation_seconds(parameters, asked, verdicts, machine) for parameters in judges),
     )
 
 

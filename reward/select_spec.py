@@ -7,7 +7,8 @@ from pydantic import Field, field_validator, model_validator
 
 from posttrain.config import Config
 from posttrain.machine import Machine
-from posttrain.stages import Scope, Size, StageSpec
+from posttrain.stages import Amount, Scope, Size, StageSpec
+from posttrain.train.settings import pairs_amount
 
 SCORED_ROWS = ("best", "top_n", "threshold")
 SCORED_PAIRS = ("best_vs_worst", "best_vs_random", "ranked_list")
@@ -156,15 +157,26 @@ def provides(config: SelectConfig) -> tuple[str, ...]:
 
 
 def estimate(config: SelectConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """At most so many rows a prompt as the rule takes; without rows, as many pairs as prompts; no model runs."""
-    prompts, responses = sizes["prompts"], sizes["responses"]
-    answer = (responses.tokens - prompts.tokens) // max(1, responses.responses)
-    rows = prompts.rows
-    if config.sft is not None:
-        each = responses.responses // max(1, prompts.rows)
-        many = (config.sft.n or each) if config.sft.rule in ("top_n", "threshold", "all_correct") else 1
-        rows = int(prompts.rows * config.sft.top_share) * min(many, each or many)
-    return Size(rows=rows, tokens=rows * (prompts.tokens // max(1, prompts.rows) + answer))
+    """The rows and pairs that the rules take of each prompt with scores, where there are scores; no model runs."""
+    prompts, responses = sizes["prompts"].of("prompts"), sizes["responses"].of("responses")
+    answers = max(1, responses.rows // max(1, prompts.rows))
+    there = sizes["scores"].rows // answers if "scores" in sizes else prompts.rows
+    row = prompts.each + responses.each
+    rows = int(there * config.sft.top_share * min(_rows_of_prompt(config.sft, answers), answers)) if config.sft else 0
+    pairs = there * _pairs_of_prompt(config.pairs) if config.pairs else 0
+    made = {"rows": Amount(rows, int(rows * row)), "pairs": pairs_amount(pairs, there, prompts.each, responses.each)}
+    main = made["rows" if rows else "pairs"]
+    return Size(rows=main.rows, tokens=main.tokens, made=made)
+
+
+def _rows_of_prompt(rule: RowRule, answers: int) -> int:
+    """At most, of the rules that may take several."""
+    return (rule.n or answers) if rule.rule in ("top_n", "threshold", "all_correct") else 1
+
+
+def _pairs_of_prompt(rule: PairRule) -> int:
+    ranked = rule.n or 3
+    return ranked * (ranked - 1) // 2 if rule.rule == "ranked_list" else rule.n or 1
 
 
 SPEC = StageSpec(

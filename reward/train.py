@@ -15,7 +15,7 @@ from trl import RewardTrainer
 from posttrain.chat import Renderer
 from posttrain.data.rows import EDITED, Pair
 from posttrain.data.tables import iter_table
-from posttrain.engines.loading import Loaded, load_model
+from posttrain.engines.loading import Loaded
 from posttrain.engines.scoring import batch_rewards, load_scorer, rewards
 from posttrain.errors import UserError
 from posttrain.stages import Job
@@ -23,7 +23,7 @@ from posttrain.train.batches import Listed, lists_of, render_pair
 from posttrain.train.checkpoint import save_checkpoint
 from posttrain.train.losses import bradley_terry_loss
 from posttrain.train.preflight import preflight
-from posttrain.train.trainer import ListBatchesMixin, list_trainer, read_inputs, train
+from posttrain.train.trainer import GlobalBatchMixin, list_trainer, load_policy, read_inputs, train
 from reward.probe import write_probe
 from reward.report import Measured, report
 
@@ -39,7 +39,7 @@ Proven = tuple[Pair, dict[str, Any]]
 """A pair and its rendered example."""
 
 
-class ListTrainer(ListBatchesMixin, RewardTrainer):
+class ListTrainer(GlobalBatchMixin, RewardTrainer):
     """RewardTrainer on lists of answers, with the mean loss over the pairs of the global batch."""
 
     def compute_loss(
@@ -64,12 +64,14 @@ def run(job: Job) -> None:
     if not kept:
         raise UserError(f"{job.name}: no preference pair is left to train on; annotate a larger share, or more prompts")
     lists = [_with_margins(job, item, kept) for item in lists_of([example for _, example in kept])]
-    loaded = reward_model(load_model(init, job.machine, dtype=torch.float32), job.seed)
+    loaded = reward_model(load_policy(job, init), job.seed)
     trainer = list_trainer(job, loaded, lists, ListTrainer, TrlArguments)
     lines = train(job, trainer, [item.answers.longest for item in lists])
     pairs = sum(len(item.pairs) for item in lists)
     job.summary |= {"pairs": pairs, "prompts": len(lists), "accuracy_last_step": lines[-1]["accuracy"]}
-    save_checkpoint(job, loaded.model, loaded.renderer, init, {"pairs": pairs, "held-out pairs": len(held)})
+    save_checkpoint(job, trainer, loaded.renderer, init, {"pairs": pairs, "held-out pairs": len(held)})
+    if not job.main:
+        return
     stored = load_scorer(job.folder, job.machine)
     write_probe(job.folder, stored, [pair for pair, _ in held or kept])
     if held:

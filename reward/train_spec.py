@@ -33,7 +33,7 @@ def wire(config: RewardConfig, scope: Scope) -> dict[str, Any]:
 
 
 def estimate(config: RewardConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    rows, tokens = data_size(sizes, "preferences")
+    rows, tokens = data_size(sizes, preferences="preferences")
     return training_size(config, rows, tokens, sizes["init"].parameters, machine, f"starts from {config.init}")
 
 

@@ -5,8 +5,14 @@ from typing import Literal, get_args
 Capability = Literal["tool_use", "multilingual", "long_context", "instructions"]
 WORLD: tuple[Capability, ...] = get_args(Capability)
 """The keys of `synth.world.CAPABILITIES`."""
-PROMPT_TOKENS = 150
-"""A world prompt with its template but no haystack, for estimates (shared between the four kinds, tiny tokenizer)."""
+PROMPT_TOKENS = {"tool_use": 300, "multilingual": 70, "instructions": 65}
+"""A world prompt with its template and tools but no haystack, for estimates (tiny tokenizer, mean of both levels)."""
+OTHER_PROMPT_TOKENS = 150
+"""A prompt of a file that says nothing of its length."""
+OPERATOR_TOKENS = 70
+"""What the teacher reads to word a task of the world, for estimates, and"""
+WORDING_TOKENS = 20
+"""what it writes."""
 LENGTHS = (256, 512, 1024, 2000)
 """Tokens of a long_context prompt, drawn evenly."""
 Level = Literal[1, 2]
@@ -14,4 +20,6 @@ Level = Literal[1, 2]
 
 def prompt_tokens(capability: str, lengths: tuple[int, ...]) -> int:
     """Expected tokens of one prompt."""
-    return sum(lengths) // len(lengths) if capability == "long_context" and lengths else PROMPT_TOKENS
+    if capability == "long_context" and lengths:
+        return sum(lengths) // len(lengths)
+    return PROMPT_TOKENS.get(capability, OTHER_PROMPT_TOKENS)

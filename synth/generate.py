@@ -1,8 +1,9 @@
 """Synthesis: specs of the world worded by the teacher, prompts of people's files, teacher's answers to a share of both.
 
 A prompt the teacher wrote is kept when it is faithful to its spec, new, and on the training side of the world; its
-check comes from the spec. An answer is kept when it ends by itself and its prompt's check passes, where there is one
-(P 4.3.3: filtered by a correct final answer). Every drop is counted by reason in the summary.
+check comes from the spec. An answer is kept when it ends by itself, calls no tool that is not declared and no tool in a
+way that the teacher's own template has no words for, and its prompt's check passes, where there is one (P 4.3.3:
+filtered by a correct final answer). Every drop is counted by reason in the summary.
 """
 
 from collections import Counter
@@ -10,6 +11,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from posttrain.chat import parse_message
+from posttrain.chat.messages import undeclared
+from posttrain.chat.parse import USUAL
 from posttrain.checks.verifiers import grade
 from posttrain.data.read import read_rows
 from posttrain.data.rows import Prompt, Response, Row, content_id
@@ -175,5 +179,9 @@ def _row(prompt: Prompt, response: Response, teacher: Engine) -> tuple[Row, str 
     )  # fmt: skip
     if response.finish != "stop":
         return row, UNFINISHED[response.finish]
+    if undeclared(row.messages, row.tools):
+        return row, "undeclared tool"
+    if "tool_calls" not in message and "tool_calls" in parse_message(message["content"], USUAL):
+        return row, "call of another template"
     verdict = grade(prompt.check, message).value if prompt.check else 1.0
     return row, "ungradable" if verdict is None else "wrong" if verdict < 1.0 else None

@@ -8,10 +8,10 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from posttrain.config import Config
 from posttrain.data.rows import LANGUAGES
-from posttrain.estimate import forward_memory, forward_seconds
+from posttrain.estimate import answer_tokens, forward_memory, generation_seconds
 from posttrain.machine import Machine
-from posttrain.stages import Scope, Size, StageSpec
-from synth.capabilities import LENGTHS, PROMPT_TOKENS, WORLD, Level, prompt_tokens
+from posttrain.stages import Amount, Scope, Size, StageSpec
+from synth.capabilities import LENGTHS, OPERATOR_TOKENS, WORDING_TOKENS, WORLD, Level, prompt_tokens
 
 OVER_ASK = 1.3
 """Texts asked of the teacher for one prompt wanted: some are unfaithful, repeated or on the held-out side."""
@@ -100,21 +100,34 @@ def asked(wanted: int) -> int:
 
 
 def estimate(config: GenerateConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """Prompts of the world are written once each and over-asked; a share of all is answered at full length."""
-    rows = sum(source.rows for source in config.prompts.values())
-    pool = sum(source.rows * prompt_tokens(name, source.lengths) for name, source in config.prompts.items())
-    written = sum(asked(source.rows) for source in config.prompts.values() if source.from_ == "synth")
-    tokens = written * 2 * PROMPT_TOKENS + int(config.share * (pool + rows * config.max_new_tokens))
+    """Prompts of the world are worded once each and over-asked; a share of all prompts is answered."""
+    prompts = Amount(
+        sum(source.rows for source in config.prompts.values()),
+        sum(int(source.rows * _prompt_tokens(name, source, sizes)) for name, source in config.prompts.items()),
+    )
+    worded = sum(asked(source.rows) for source in config.prompts.values() if source.from_ == "synth")
+    answers = int(config.share * prompts.rows)
+    answer = answer_tokens(config.max_new_tokens)
+    read = worded * OPERATOR_TOKENS + answers * prompts.each
+    written = worded * WORDING_TOKENS + answers * answer
     parameters = sizes["teacher"].parameters
     return Size(
-        rows=rows,
-        responses=int(config.share * rows),
-        tokens=tokens,
+        rows=prompts.rows,
+        tokens=int(written),
         parameters=parameters,
         memory=forward_memory(parameters),
-        seconds=forward_seconds(parameters, tokens, machine),
-        note=f"{config.model} writes {rows:,} prompts, answers {config.share:.0%}",
+        seconds=generation_seconds(parameters, read, written, machine),
+        note=f"{config.model} writes {prompts.rows:,} prompts, answers {config.share:.0%}",
+        made={"prompts": prompts, "rows": Amount(answers, int(answers * (prompts.each + answer)))},
     )
+
+
+def _prompt_tokens(capability: str, source: PromptSource, sizes: Mapping[str, Any]) -> float:
+    """Mean tokens of a capability's prompts: of a file what its bytes say."""
+    file = sizes.get(file_input(capability))
+    if file is not None and file.rows:
+        return float(file.of("prompts").each)
+    return prompt_tokens(capability, source.lengths)
 
 
 SPEC = StageSpec(

@@ -17,6 +17,9 @@ from posttrain.data.rows import Message
 Dialect = Literal["posttrain", "hf", "meta"]
 """Ways to write Llama 3.1 conversations; docs/chat.md has them side by side."""
 
+USUAL: Dialect = "posttrain"
+"""The dialect of text that nothing else is said of; it reads all that the others write."""
+
 PYTHON_TAG = "<|python_tag|>"
 BUILTIN_TOOLS = {"brave_search": "query", "wolfram_alpha": "query", "code_interpreter": "code"}
 """The tools Llama 3.1 knows by name, each with its one argument, a text."""

@@ -131,10 +131,11 @@ class Renderer:
         trained = _trained_spans(messages, turns, train)
         if turns[trained[0]] == 0:
             raise UserError("a conversation begins with an answer to train on; put the prompt before it")
-        before = text.split(OPEN)
-        for span in () if self._keeps_prefix else trained:
-            if OPEN.join(before[: span + 1]) != self._text(ready[: turns[span]], variables, ask=True):
-                raise UserError(f"with {self._template_name} the prompt is no prefix of the conversation; mend it")
+        if not self._keeps_prefix:
+            before = text.split(OPEN)
+            for span in trained:
+                if OPEN.join(before[: span + 1]) != self._text(ready[: turns[span]], variables, ask=True):
+                    raise UserError(f"with {self._template_name} the prompt is no prefix of the conversation; mend it")
         return self._encoder.rendered(text, trained, self.stop_ids)
 
     def parse(self, text: str) -> Parsed:

@@ -43,8 +43,9 @@ def wilson(correct: float, n: int) -> Rate:
     return Rate(n, correct, share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def paired_difference(before: Sequence[float], after: Sequence[float]) -> Change:
-    """The change from `before` to `after`, one grade (0 to 1) each for the same prompts in the same order.
+def paired_difference(before: Sequence[float], after: Sequence[float], z: float = Z) -> Change:
+    """The change from `before` to `after`, one grade (0 to 1) each for the same prompts in the same order; `z` standard
+    errors to each side make the interval.
 
     The interval is Wald's with two pseudo-pairs added, one that gained a whole grade and one that lost it; for grades
     of 0 and 1 that is the adjusted interval of Bonett and Price (2012) for paired proportions, which keeps its coverage
@@ -58,6 +59,6 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Change
     total, n = math.fsum(gains), len(gains)
     centre = total / (n + 2)
     variance = (math.fsum(gain * gain for gain in gains) + 2) / (n + 2) - centre * centre
-    half = Z * math.sqrt(variance / (n + 2))
+    half = z * math.sqrt(variance / (n + 2))
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Change(n, total / n, low, high, low > 0 or high < 0)

@@ -166,7 +166,9 @@ def _refuse_if_unreadable(responses: list[Response], read: Callable[[str], Any])
 
 def _prompt(template: str, prompt: Prompt, criteria: str, **answers: str) -> Prompt:
     conversation = [{"role": message["role"], "text": text_of(message)} for message in prompt.messages]
-    tools = json.dumps([tool["function"] for tool in prompt.tools], ensure_ascii=False) if prompt.tools else ""
+    tools = (
+        json.dumps([tool.get("function", tool) for tool in prompt.tools], ensure_ascii=False) if prompt.tools else ""
+    )
     text = _template(template).render(criteria=criteria.strip(), tools=tools, conversation=conversation, **answers)
     return Prompt(({"role": "user", "content": text.strip()},), "judge", prompt.language, parents=(prompt.id,))
 

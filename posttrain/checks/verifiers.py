@@ -7,7 +7,7 @@ wrong grade.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -25,21 +25,22 @@ SHOWN = 60
 """Characters of a wrong argument that a message shows."""
 
 
-def grade(check: Check, message: Message) -> Verdict:
-    """Grade an assistant message. Raises UserError when the check names no verifier or its arguments are not as that
-    one needs, and where a verifier cannot work on this machine."""
-    args = arguments(check)
+def grade(check: Check, message: Message, verifiers: Mapping[str, Verifier] | None = None) -> Verdict:
+    """Grade an assistant message by VERIFIERS, or by a table of one's own. Raises UserError when the check names none of
+    them or its arguments are not as that one needs, and where a verifier cannot work on this machine."""
+    args = arguments(check, verifiers)
     if message.get("role", "assistant") != "assistant":
         return Verdict(None, f"a {message['role']} message is not an answer")
-    return VERIFIERS[check.name].grade(message, args)
+    return (VERIFIERS if verifiers is None else verifiers)[check.name].grade(message, args)
 
 
-def arguments(check: Check) -> Args:
+def arguments(check: Check, verifiers: Mapping[str, Verifier] | None = None) -> Args:
     """The check's arguments, typed. Raises UserError for an unknown verifier or arguments that it cannot use."""
-    if check.name not in VERIFIERS:
-        raise UserError(f"check {check.name!r} is no verifier; known are {', '.join(sorted(VERIFIERS))}")
+    known = VERIFIERS if verifiers is None else verifiers
+    if check.name not in known:
+        raise UserError(f"check {check.name!r} is no verifier; known are {', '.join(sorted(known))}")
     try:
-        return VERIFIERS[check.name].Args.model_validate(check.args)
+        return known[check.name].Args.model_validate(check.args)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False)
     except RecursionError:

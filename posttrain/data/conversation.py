@@ -137,11 +137,20 @@ def parsed(text: str, name: str) -> Any:
 
 
 def tools_of(given: Any) -> tuple[Tool, ...]:
-    """Function schemas, bare or wrapped as `{"type": "function", "function": …}`, or their JSON text."""
+    """Function schemas, bare or wrapped as `{"type": "function", "function": …}`, or their JSON text.
+
+    A tool that is only a type, `{"type": "brave_search"}`, is built in and kept as it is; the renderer knows which are.
+    """
     if not given:
         return ()
     given = parsed(given, "tools") if isinstance(given, str) else given
     require(isinstance(given, list) and all(isinstance(tool, dict) for tool in given), "tools is no list of objects")
-    functions = [tool.get("function", tool) for tool in given]
-    require(all(isinstance(f, dict) and isinstance(f.get("name"), str) for f in functions), "a tool has no name")
-    return tuple({"type": "function", "function": function} for function in functions)
+    return tuple(map(_tool, given))
+
+
+def _tool(given: Tool) -> Tool:
+    if given.keys() == {"type"} and isinstance(given["type"], str) and given["type"] != "function":
+        return given
+    function = given.get("function", given)
+    require(isinstance(function, dict) and isinstance(function.get("name"), str), "a tool has no name")
+    return {"type": "function", "function": function}

@@ -107,7 +107,7 @@ def wire(config: MixConfig, scope: Scope) -> dict[str, Any]:
 
 
 def estimate(config: MixConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    found = [size for kind in INPUTS[config.of] for size in sizes[kind]]
+    found = [size.of(kind) for kind in INPUTS[config.of] for size in sizes[kind]]
     rows, tokens = sum(size.rows for size in found), sum(size.tokens for size in found)
     there = tokens if config.by == "tokens" else rows
     share = min(1.0, config.total / max(1, there)) if config.total else 1.0

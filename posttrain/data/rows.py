@@ -16,7 +16,8 @@ Message = dict[str, Any]
 to train it."""
 
 Tool = dict[str, Any]
-"""`{"type": "function", "function": {"name", "description", "parameters": JSON schema}}`."""
+"""`{"type": "function", "function": {"name", "description", "parameters": JSON schema}}`, or of a built-in tool its type
+alone: `{"type": "brave_search"}`."""
 
 Rating = Literal["significantly_better", "better", "slightly_better", "marginally_better", "edited"]
 RATINGS = ("significantly_better", "better", "slightly_better", "marginally_better")
@@ -100,6 +101,23 @@ class Score:
     response_id: str
     scorer: str
     value: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer of an evaluation as it was graded; its texts stand in `prompts` and `responses`.
+
+    `value` is 0 to 1, or None where it cannot be graded. `parsed` is the answer as it was read, None where none could be
+    found, which is another thing than a wrong one; `parts` are further numbers that its suite sums up.
+    """
+
+    prompt_id: str
+    response_id: str
+    capability: str
+    value: float | None
+    reason: str
+    parsed: str | None = None
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

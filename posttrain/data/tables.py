@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from posttrain.data.rows import Check, Pair, Prompt, Reject, Response, Row, Score
+from posttrain.data.rows import Check, Pair, Prompt, Reject, Response, Row, Sample, Score
 from posttrain.errors import UserError
 
-T = TypeVar("T", Prompt, Response, Score, Row, Pair, Reject)
+T = TypeVar("T", Prompt, Response, Score, Sample, Row, Pair, Reject)
 
 PLAIN: dict[str, pa.DataType] = {
     "id": pa.string(), "capability": pa.string(), "language": pa.string(), "source": pa.string(),
@@ -24,7 +24,7 @@ PLAIN: dict[str, pa.DataType] = {
 """Columns with a type of their own; every other field is JSON text."""
 TABLES: dict[str, type] = {
     "prompts": Prompt, "responses": Response, "scores": Score, "rows": Row, "pairs": Pair, "preferences": Pair,
-    "rejects": Reject,
+    "rejects": Reject, "samples": Sample,
 }  # fmt: skip
 GROUP_ROWS = 10_000
 """Rows of a Parquet row group at most: what a reader holds in memory at once."""

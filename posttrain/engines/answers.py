@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+from posttrain.chat.parse import USUAL
 from posttrain.data.rows import Prompt, Response
 from posttrain.engines.protocol import Completion, Engine, Request, Sampling
 from posttrain.errors import UserError
@@ -32,7 +33,8 @@ def answer_prompts(
     A stage that was killed goes on with the prompts it lacks: those of an engine whose answers are independent are kept
     one by one, others by `chunk` prompts in sorted id order, so that the same prompts are put to the model together
     and the same bits come out. A request's seed depends on the job's seed, the journal and the prompt's id only.
-    `model` is the name that `made_by` records. Raises UserError for two prompts of one id.
+    `model` is the name that `made_by` records, with the dialect of its template where that is not `posttrain`. Raises
+    UserError for two prompts of one id.
     """
     ordered = sorted(prompts, key=lambda prompt: prompt.id)
     for one, two in pairwise(ordered):
@@ -133,6 +135,8 @@ class _Kept:
             "stage": self.job.name, "round": self.job.round, "model": self.model,
             "temperature": temperature, "top_p": self.sampling.top_p, "seed": completion.seed,
         }  # fmt: skip
+        if self.engine.renderer.dialect not in (None, USUAL):
+            made_by["dialect"] = self.engine.renderer.dialect
         response = Response(
             prompt_id=completion.request_id, index=completion.index, text=completion.text, finish=completion.finish,
             tokens=completion.tokens, logprob=completion.logprob, made_by=made_by,

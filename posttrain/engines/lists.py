@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from posttrain.engines import attention
+
 LENGTH_STEP = 16
 """Padded lengths are multiples of this: torch keeps fewer kernels, and tensor cores want multiples of 8."""
 PASS_TOKENS = 128
@@ -44,22 +46,29 @@ class AnswerList:
 
 @dataclass
 class Shape:
-    """Of a batch that grows list by list: what it costs in tokens, padding included, in either layout."""
+    """Of a batch that grows list by list: what it costs in tokens, padding included, in either layout.
 
+    `kept` tokens at a prompt's end stand with its answers where it is shared.
+    """
+
+    kept: int = 0
     prompts: int = 0
     rows: int = 0
     prompt: int = 0
     answer: int = 0
     row: int = 0
+    shareable: bool = True
 
     def add(self, item: AnswerList) -> "Shape":
         """The shape with one more list."""
         return Shape(
+            self.kept,
             self.prompts + 1,
             self.rows + len(item.answers),
-            max(self.prompt, padded(len(item.prompt) - 1)),
-            max(self.answer, padded(item.longest - len(item.prompt) + 1)),
+            max(self.prompt, padded(len(item.prompt) - self.kept)),
+            max(self.answer, padded(item.longest - len(item.prompt) + self.kept)),
             max(self.row, padded(item.longest)),
+            self.shareable and len(item.prompt) > self.kept,
         )
 
     @property
@@ -72,7 +81,7 @@ class Shape:
 
     def share(self) -> bool:
         """Whether computing prompts once costs less, though it takes a second pass."""
-        return self.prompt > 0 and self.shared + PASS_TOKENS < self.separate
+        return self.shareable and self.shared + PASS_TOKENS < self.separate
 
     def cost(self, can_share: bool) -> int:
         """Tokens computed, passes included."""
@@ -83,15 +92,16 @@ def padded(length: int) -> int:
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
-def batches(lists: Sequence[AnswerList], limit: int, can_share: bool = True) -> list[list[int]]:
+def batches(lists: Sequence[AnswerList], limit: int, can_share: bool = True, kept: int = 0) -> list[list[int]]:
     """The numbers of the lists, in batches of similar length that cost least together.
 
-    A batch costs at most `limit` tokens, one list at least. Found by dynamic programming over the lists by length.
+    `kept` is as in `collate`. A batch costs at most `limit` tokens, one list at least. Found by dynamic programming
+    over the lists by length.
     """
     order = sorted(range(len(lists)), key=lambda i: (lists[i].longest, len(lists[i].prompt), i))
     best: list[tuple[int, int]] = [(0, 0)]  # for each number of lists done: the cost so far, where the batch began
     for end in range(1, len(order) + 1):
-        shape, found = Shape(), None
+        shape, found = Shape(kept), None
         for start in range(end - 1, -1, -1):
             shape = shape.add(lists[order[start]])
             cost = shape.cost(can_share)
@@ -109,30 +119,34 @@ def batches(lists: Sequence[AnswerList], limit: int, can_share: bool = True) -> 
 
 
 def collate(
-    lists: Sequence[AnswerList], pad_id: int, can_share: bool = True, force_shared: bool = False
+    lists: Sequence[AnswerList], pad_id: int, can_share: bool = True, kept: int = 0, force_shared: bool = False
 ) -> dict[str, Tensor]:
-    """The tensors `run` takes: `input_ids`, `position_ids` and, where the lists have marks, `marks`, each (B, T).
+    """The tensors `inputs_of` takes: `input_ids`, `position_ids` and, where the lists have marks, `marks`, each (B, T).
 
-    Separate rows hold prompt and answer. Shared ones begin with the prompt's last token, which the first token of each
-    answer is predicted from; `prefix_ids` (R, P) hold the rest of the prompts, `prompt_of` (B) each row's prompt,
-    and `attention_mask` (B, P + T) is 1 where a key is no padding. The layout is chosen by cost unless `force_shared`.
+    Separate rows hold prompt and answer. Shared ones hold the answer after the prompt's last `kept` tokens (1 where the
+    answer's first token is to be predicted); `prefix_ids` (R, P) hold the rest of the prompts, `prefix_lengths` (R)
+    their tokens, `prompt_of` (B) each row's prompt, and `attention_mask` (B, P + T) is 1 where a key is no padding. The
+    layout is chosen by cost unless `force_shared`.
     """
-    shape = Shape()
+    shape = Shape(kept)
     for item in lists:
         shape = shape.add(item)
     share = force_shared or (can_share and shape.share())
-    cuts = [len(item.prompt) - 1 if share else 0 for item in lists for _ in item.answers]
-    rows = [item.prompt[-1:] + answer if share else item.prompt + answer for item in lists for answer in item.answers]
+    cuts = [len(item.prompt) - kept if share else 0 for item in lists for _ in item.answers]
+    whole = [item.prompt + answer for item in lists for answer in item.answers]
+    rows = [row[cut:] for row, cut in zip(whole, cuts, strict=True)]
     ids = pad_rows(rows, pad_id)
     batch = {"input_ids": ids, "position_ids": torch.tensor(cuts)[:, None] + torch.arange(ids.shape[1])}
     if all(item.marks for item in lists):
         marks = [mark for item in lists for mark in item.marks or ()]
         batch["marks"] = pad_rows([[0] * (len(r) - len(m)) + m for r, m in zip(rows, marks, strict=True)], 0)
     if share:
+        prefixes = [item.prompt[: len(item.prompt) - kept] for item in lists]
         prompt_of = torch.arange(len(lists)).repeat_interleave(torch.tensor([len(item.answers) for item in lists]))
-        known = pad_rows([[1] * (len(item.prompt) - 1) for item in lists], 0)
+        known = pad_rows([[1] * len(prefix) for prefix in prefixes], 0)
         batch |= {
-            "prefix_ids": pad_rows([item.prompt[:-1] for item in lists], pad_id),
+            "prefix_ids": pad_rows(prefixes, pad_id),
+            "prefix_lengths": torch.tensor([len(prefix) for prefix in prefixes]),
             "prompt_of": prompt_of,
             "attention_mask": torch.cat([known[prompt_of], pad_rows([[1] * len(row) for row in rows], 0)], 1),
         }
@@ -148,19 +162,28 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 def inputs_of(model: Any, batch: dict[str, Tensor], **prefix_options: Any) -> dict[str, Any]:
     """What a pass over the rows of a collated batch takes; shared prompts are run here, with `prefix_options`.
 
-    Padding stands on the right and is not masked: no real token comes after it, so none sees it.
+    Padding stands on the right and is not masked in whole rows and prompts: no real token comes after it there.
     """
     inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "position_ids")}
     if "prefix_ids" not in batch:
         return {**inputs, "use_cache": False}
+    own = getattr(model, "module", model)  # where a trainer has wrapped it
+    in_place = attention.use(own)
     output = model(input_ids=batch["prefix_ids"], past_key_values=DynamicCache(), use_cache=True, **prefix_options)
-    layers = [PromptLayer(layer.keys, layer.values, batch["prompt_of"]) for layer in output.past_key_values.layers]
-    mask = batch["attention_mask"]
-    return {**inputs, "attention_mask": mask, "past_key_values": Cache(layers=layers), "use_cache": True}
+    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
+    if in_place:
+        ends = batch["prompt_of"].bincount().cumsum(0).tolist()
+        spans = list(zip(batch["prefix_lengths"].tolist(), [0, *ends[:-1]], ends, strict=True))
+        return {**inputs, "use_cache": False, "answers_of": attention.Prompts(layers, spans)}
+    cache = Cache(layers=[PromptLayer(keys, values, batch["prompt_of"]) for keys, values in layers])
+    return {**inputs, "attention_mask": batch["attention_mask"], "past_key_values": cache, "use_cache": True}
 
 
 class PromptLayer(DynamicLayer):
-    """One layer's keys and values of R prompts, handed to the B rows that go on from them; gradients flow back."""
+    """One layer's keys and values of R prompts, copied to the B rows that go on from them; gradients flow back.
+
+    For devices and models that `posttrain.engines.attention` does not know.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor, prompt_of: Tensor):
         super().__init__()

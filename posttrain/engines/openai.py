@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from posttrain.chat import Renderer, parse_message
+from posttrain.chat import Dialect, Renderer, parse_message, split_tools
 from posttrain.data.rows import Message
 from posttrain.endpoint import Endpoint
 from posttrain.engines import wire
@@ -33,7 +33,9 @@ PAUSE_SECONDS = 0.005
 
 
 class ChatReader:
-    """Reads generated text where the server has the tokenizer."""
+    """Reads generated text where the server has the tokenizer; calls that the server has read are written so."""
+
+    dialect: Dialect | None = "posttrain"
 
     def message(self, text: str) -> Message:
         return parse_message(text)
@@ -153,6 +155,10 @@ class OpenAIEngine(Engine):
         if self._can.token_ids and self._tokenizer:
             ends = {"stop_token_ids": list(self._tokenizer.stop_ids), "skip_special_tokens": False}
             return COMPLETIONS, {"prompt": ids, "return_token_ids": True, **ends}
+        builtin, _ = split_tools(request.tools)
+        if builtin:
+            why = f"the prompt declares {builtin[0]}, which only a template can say; give the endpoint a tokenizer"
+            raise _Unsendable(unanswered(request, sampling, "refused", why))
         found = wire.control_text(request.messages, request.tools)
         if found is not None:
             why = f"the prompt holds {found}, which the server would read as a control token"

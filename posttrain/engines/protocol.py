@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from posttrain.chat.parse import Dialect
 from posttrain.data.rows import Message, Tool, content_id
 from posttrain.endpoint import Endpoint
 from posttrain.engines.account import Account
@@ -85,6 +86,9 @@ class Completion:
 
 class Reader(Protocol):
     """What reads generated text."""
+
+    dialect: Dialect | None
+    """The way of writing calls that it reads; None where the template is not Llama's."""
 
     def message(self, text: str) -> Message:
         """The assistant message that generated text, without its end of turn, says."""

@@ -18,6 +18,7 @@ from posttrain.rounds.plan import Node, Plan, artifact, flat, runs, state
 from posttrain.rounds.run import Choice, execute, is_model
 from posttrain.rounds.view import RunScreen
 from posttrain.stages import External, Job
+from posttrain.train.prepare_spec import KIND as PREPARED
 from posttrain.train.settings import TrainingConfig
 
 MODELS = ("init", "reference")
@@ -74,16 +75,22 @@ def _not_made(node: Node, plan: Plan, root: Path) -> list[Node]:
             for parent in one.parents:
                 visit(parent)
 
+    def visit_prepared(one: Node) -> None:
+        """Of the models it starts from, those that only link a model beside the recipe's template."""
+        for item in filter(is_model, one.parents):
+            (visit if item.provides(PREPARED) else visit_prepared)(item)
+
     for name, value in node.inputs.items():
         if name not in MODELS:
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, Node):
                     visit(item)
+    visit_prepared(node)
     return [one for one in plan.nodes if one.id in wanted]
 
 
 def _runs_a_model(node: Node) -> bool:
-    return any(is_model(item) for item in flat(node.inputs))
+    return not node.provides(PREPARED) and any(is_model(item) for item in flat(node.inputs))
 
 
 def _prove_one(node: Node, plan: Plan, root: Path, out: Console) -> None:

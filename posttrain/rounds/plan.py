@@ -12,13 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from posttrain.artifacts import JOURNAL, PART, Manifest, file_sha256, read_manifest
+from posttrain.artifacts import CHECKPOINTS, JOURNAL, PART, Manifest, file_sha256, read_manifest
 from posttrain.config import Config, semantic
 from posttrain.data.rows import canonical_json
 from posttrain.errors import RecipeError, UserError
+from posttrain.rounds.launch import check_launcher
 from posttrain.rounds.recipe import Recipe, StageEntry
 from posttrain.rounds.sources import data_source, existing, file_source, model_source
 from posttrain.stages import External, Size, StageSpec
+from posttrain.train.prepare_spec import PrepareConfig
 
 STORE = "store"
 """Folder below the root that holds the artifacts under their keys."""
@@ -112,6 +114,7 @@ class _Scope:
             self.instance = instance
             try:
                 wired = entry.spec.wire(entry.config, self)
+                check_launcher(entry.config, self.recipe.machine, self.recipe.tree.folders)
                 inputs = {name: value for name, value in wired.items() if value is not None}
                 self.nodes.append(self._node(entry, inputs))
                 kinds = entry.spec.replaces(entry.config)
@@ -155,6 +158,9 @@ class _Scope:
         ]
         if made:
             return made[-1]
+        prepared = [node for node in self.nodes if isinstance(node.config, PrepareConfig) and node.config.model == name]
+        if prepared:
+            return prepared[-1]
         if name in self.externals:
             if self.externals[name].served and not served:
                 raise UserError(f"model {name!r} is behind an endpoint, and the model's own files are needed here")
@@ -243,7 +249,8 @@ def state(node: Node, root: Path, plan: Plan) -> str:
         return f"broken: {error}"
     if manifest is None:
         part = folder.with_name(folder.name + PART)
-        return "resume" if any(part.glob(f"*{JOURNAL}")) else "run"
+        begun = any(part.glob(f"*{JOURNAL}")) or any(part.glob(f"{CHECKPOINTS}/step-*"))
+        return "resume" if begun else "run"
     if not _parents_unchanged(node, manifest, root):
         return "run"
     if manifest.source_hash != source_hash(node.spec.module):

@@ -1,4 +1,5 @@
-"""The parent's end of the warm worker: starts it, sends orders, hears events, stops it, and says how it died."""
+"""The parent's end of the processes that run stages: starts them, sends orders, hears events, stops them, and says how
+they died."""
 
 import json
 import os
@@ -18,8 +19,8 @@ from posttrain.errors import Interrupted, PosttrainError, StageFailed
 from posttrain.machine import Machine
 from posttrain.rounds.worker import Order
 
-STOP_SECONDS = 10.0
-"""How long a stage may take to reach a point where stopping is safe, before its worker is killed."""
+STOP_SECONDS = 60.0
+"""How long a stage may say nothing on its way to a point where stopping is safe, before its worker is killed."""
 LOG_LINES = 12
 """Last lines of a log that a failure shows."""
 ENDINGS = ("done", "interrupted", "error")
@@ -27,30 +28,30 @@ ENDINGS = ("done", "interrupted", "error")
 Hear = Callable[[dict[str, Any]], None]
 
 
-class Worker:
-    """One worker process. After an error or a death it is closed; the caller starts a new one."""
+class Process:
+    """The parent's end of processes that run stages. After an error or a death it is closed; the caller starts anew."""
 
-    def __init__(self, machine: Machine, log: Path):
+    stop_seconds = STOP_SECONDS
+
+    def __init__(self, log: Path):
         self.log = log
-        with open(log, "ab") as handle:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "posttrain.rounds.worker"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=handle,
-                env=_environment(machine), start_new_session=True, text=True, encoding="utf-8",
+
+    def start(self, command: list[str], env: dict[str, str]) -> None:
+        with open(self.log, "ab") as handle:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=handle, env=env,
+                start_new_session=True, text=True, encoding="utf-8", preexec_fn=_ignore_warnings,
             )  # fmt: skip
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        assert self._process.stdout is not None
-        threading.Thread(target=_listen, args=(self._process.stdout, self._events), daemon=True).start()
+        assert self.process.stdout is not None
+        threading.Thread(target=_listen, args=(self.process.stdout, self._events), daemon=True).start()
 
     def perform(self, order: Order, hear: Hear) -> dict[str, Any]:
         """Run one stage and return its `done` event. Raises what the stage raised; StageFailed when the worker dies."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died; the end of its events says so below
-        event = self._until_ending(hear)
+        raise NotImplementedError
+
+    def outcome(self, order: Order, event: dict[str, Any] | None) -> dict[str, Any]:
+        """The event that ended a stage, if that is `done`; else raises what it tells of."""
         if event is None:
             raise self._death(order)
         if event["event"] == "done":
@@ -62,17 +63,20 @@ class Worker:
     def stop(self, hear: Hear) -> None:
         """Ask the running stage to stop where that is safe; kill the worker when it takes too long."""
         try:
-            self._process.terminate()
-            self._until_ending(hear, STOP_SECONDS)
+            self.signal(signal.SIGTERM)
+            self.until_ending(hear, self.stop_seconds)
         finally:
             self.close()
 
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
     def close(self) -> None:
         """End the process. What it has finished is on disk."""
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
-    def _until_ending(self, hear: Hear, seconds: float | None = None) -> dict[str, Any] | None:
+    def until_ending(self, hear: Hear, seconds: float | None = None) -> dict[str, Any] | None:
         """Events up to the one that ends the stage; None when the worker died, or did not answer within `seconds`."""
         while True:
             try:
@@ -84,7 +88,7 @@ class Worker:
             hear(event)
 
     def _death(self, order: Order) -> StageFailed:
-        code = self._process.wait()
+        code = self.process.wait()
         log = Path(order.part) / "stage.log"
         log = log if log.is_file() and log.stat().st_size else self.log
         if code < 0:
@@ -94,6 +98,23 @@ class Worker:
         else:
             how = f"its process ended with exit code {code}"
         return StageFailed(f"{order.id}: {how}; the same command goes on{last_lines(log)}\n  log {log}")
+
+
+class Worker(Process):
+    """The warm worker: one process for all stages that have none of their own."""
+
+    def __init__(self, machine: Machine, log: Path):
+        super().__init__(log)
+        self.start([sys.executable, "-P", "-m", "posttrain.rounds.worker"], environment(machine))
+
+    def perform(self, order: Order, hear: Hear) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(asdict(order)) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died; the end of its events says so below
+        return self.outcome(order, self.until_ending(hear))
 
 
 def _as_exception(order: Order, event: dict[str, Any]) -> PosttrainError:
@@ -117,16 +138,23 @@ def last_lines(log: Path) -> str:
     return "".join(f"\n  | {line}" for line in lines)
 
 
+def _ignore_warnings() -> None:
+    """A cluster's warning goes to every process; launchers would die of it, and what trains sets its own handler."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
 def _listen(stdout: IO[str], events: "queue.Queue[dict[str, Any] | None]") -> None:
     for line in stdout:
         try:
-            events.put(json.loads(line))
+            event = json.loads(line)
         except ValueError:
-            break  # a line torn by the death of the process
+            continue  # torn by the death of a process, or printed by a launcher
+        if isinstance(event, dict) and "event" in event:
+            events.put(event)
     events.put(None)
 
 
-def _environment(machine: Machine) -> dict[str, str]:
+def environment(machine: Machine) -> dict[str, str]:
     """Threads as the machine section says; waiting ones sleep, because spinning slows a busy machine a hundredfold."""
     threads = str(machine.threads or os.cpu_count() or 1)
     return {

@@ -3,6 +3,7 @@
 import difflib
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from posttrain.errors import RecipeError, UserError
 from posttrain.machine import Machine
 from posttrain.rounds.tree import Keys, Tree, load_tree, merge
 from posttrain.stages import StageSpec, load_spec
+from posttrain.train.prepare_spec import Template, ToolsIn
 
 STAGES = {
     "heldout": "synth.heldout",
@@ -37,10 +39,14 @@ STAGES = {
     "sft": "posttrain.train.sft",
     "dpo": "posttrain.train.dpo",
     "average": "posttrain.train.average",
+    "contamination": "eval.contamination",
     "evaluate": "eval.run",
     "gate": "eval.gate",
 }
 """What a stage's key means without a `stage:` of its own."""
+PREPARE = "posttrain.train.prepare"
+PREPARED = ("template", "date", "tools_in")
+"""Keys of a model that `PREPARE` writes into a checkpoint of its own before the run's first stage."""
 
 
 class ModelSource(Endpoint):
@@ -53,6 +59,13 @@ class ModelSource(Endpoint):
     and the plan says that it is not pinned."""
     parameters: int = Field(0, ge=0)
     """For estimates only, where neither config.json nor a size in the name (`8B`) tells; 0 asks those."""
+    template: Template | None = None
+    """The chat template it gets (docs/chat.md), needed for a base model without one; None keeps its own. With this key,
+    `date` or `tools_in`, the run begins with a stage that links the weights beside a tokenizer that says so."""
+    date: str | None = Field(None, min_length=1, max_length=40)
+    """What its template prints as today, such as `26 Jul 2024`; None leaves the template's own."""
+    tools_in: ToolsIn = "user"
+    """The turn in which its template lists tools with a schema."""
 
     @model_validator(mode="before")
     @classmethod
@@ -66,6 +79,9 @@ class ModelSource(Endpoint):
         stray = sorted(self.model_fields_set & (Endpoint.model_fields.keys() - {"endpoint"}))
         if self.path and stray:
             raise ValueError(f"{stray[0]} goes with an endpoint, and here is a path")
+        held = sorted(self.model_fields_set & {*PREPARED})
+        if self.endpoint and held:
+            raise ValueError(f"{held[0]} goes with a path, and here is an endpoint, which has a template of its own")
         if self.endpoint and not self.model:
             raise ValueError("model is missing: the name that the endpoint knows the model by")
         return self
@@ -75,6 +91,12 @@ class ModelSource(Endpoint):
         """The endpoint's part, or None for a path."""
         fields = {name: getattr(self, name) for name in Endpoint.model_fields}
         return Endpoint(**fields) if self.endpoint else None
+
+    @property
+    def prepared(self) -> dict[str, Any]:
+        """What a checkpoint of its own is to be made with; empty where the model is taken as it is."""
+        told = {name: getattr(self, name) for name in (*PREPARED, "revision")}
+        return told if self.model_fields_set & {*PREPARED} else {}
 
 
 class RecipeFile(Config):
@@ -144,7 +166,7 @@ def load_recipe(path: Path, sets: list[str] | None = None) -> Recipe:
     for number in file.overrides:
         if not 1 <= number <= file.rounds:
             problems.append(f"{tree.where(('overrides', str(number)))} overrides.{number}: there is no such round")
-    setup = _entries(file.setup, {}, "setup", file, tree, problems)
+    setup = (*_prepared(file), *_entries(file.setup, {}, "setup", file, tree, problems))
     by_round = []
     for number in range(1, file.rounds + 1):
         changes = file.overrides.get(number, {})
@@ -156,6 +178,15 @@ def load_recipe(path: Path, sets: list[str] | None = None) -> Recipe:
         file.name, file.seed, dict(file.models), file.rounds, file.machine, file.on_code_change,
         setup, tuple(by_round), tree, tuple(dict.fromkeys(problems)),
     )  # fmt: skip
+
+
+def _prepared(file: RecipeFile) -> Iterator[StageEntry]:
+    """A stage for each model that is to have another template than its own."""
+    spec = load_spec(PREPARE)
+    for name, source in file.models.items():
+        if source.prepared:
+            config = spec.Config.model_validate({"model": name, **source.prepared})
+            yield StageEntry(f"prepare-{name}", spec, config, ("models", name))
 
 
 def _entries(
@@ -261,10 +292,10 @@ def _nearest(key: str, valid: list[str]) -> str:
 
 
 def _valid_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
-    """The field names of the model at `loc` below `model`; empty where it is not a model."""
+    """The keys of the model at `loc` below `model`, as a recipe writes them; empty where it is not a model."""
     for part in loc:
         model = _below(model, part)
-    return list(model.model_fields) if _is_model(model) else []
+    return [info.alias or name for name, info in model.model_fields.items()] if _is_model(model) else []
 
 
 def _below(model: Any, part: Any) -> Any:

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from posttrain import artifacts
-from posttrain.artifacts import JOURNAL, PART, lock, publish, read_manifest, write_durably
+from posttrain.artifacts import CHECKPOINTS, JOURNAL, PART, lock, publish, read_manifest, write_durably
 from posttrain.errors import Interrupted, PosttrainError, UserError, WaitingForPerson
+from posttrain.machine import INLINE
+from posttrain.rounds.launch import Launched, find_launcher, launcher_of
 from posttrain.rounds.plan import STORE, Node, Plan, artifact, flat, parents_record, runs, source_hash, state
-from posttrain.rounds.process import Worker
+from posttrain.rounds.process import Process, Worker
 from posttrain.rounds.record import write_plan
 from posttrain.rounds.report import write_report
 from posttrain.rounds.worker import WORK, Order
 from posttrain.stages import External
+from posttrain.train.prepare_spec import KIND as MODEL
 
 FINAL = "final"
 WORKER_LOG = "worker.log"
@@ -113,12 +116,12 @@ def _has_name(node: Node, name: str) -> bool:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted here, wherever the run waits."""
+    """SIGINT, SIGTERM and SIGUSR1 (a cluster's warning) raise Interrupted here, wherever the run waits."""
 
     def handler(number: int, frame: Any) -> None:
         raise Interrupted(BARE_STOP)
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
@@ -215,7 +218,7 @@ class _Run:
                 progress.update(event)
             self.screen.hear(node, event)
 
-        worker = self._worker()
+        worker = self._process(node, order)
         try:
             event = worker.perform(order, hear)
         except Interrupted:
@@ -224,6 +227,9 @@ class _Run:
         except PosttrainError:
             self._close_worker()
             raise
+        finally:
+            if worker is not self.worker:
+                worker.close()
         self.made[node.id] = event["measured"]["seconds"]
         self.screen.stage_ends(node, event)
 
@@ -265,26 +271,43 @@ class _Run:
             self.worker = Worker(self.plan.recipe.machine, self.root / WORKER_LOG)
         return self.worker
 
+    def _process(self, node: Node, order: Order) -> Process:
+        """What runs the stage: the warm worker, or processes of its own."""
+        name = launcher_of(node.config)
+        if name == INLINE:
+            return self._worker()
+        launcher = find_launcher(name, self.plan.recipe.machine, self.plan.recipe.tree.folders)
+        return Launched(launcher, order, order_file(node, self.root), self.root / WORKER_LOG)
+
     def _close_worker(self) -> None:
         if self.worker is not None:
             self.worker.close()
             self.worker = None
 
 
+def order_file(node: Node, root: Path) -> Path:
+    """What the processes of a launched stage read."""
+    return root / STORE / WORK / f"{node.folder_name}.order.json"
+
+
 def is_model(item: Any) -> bool:
     """Whether an input of a stage is a model."""
     if isinstance(item, External):
         return item.size.parameters > 0 and item.served is None
-    return bool(item.provides("checkpoint") or item.provides("reward_model"))
+    return any(item.provides(kind) for kind in ("checkpoint", "reward_model", MODEL))
 
 
 def _stopped(node: Node, part: Path, progress: dict[str, Any]) -> str:
     where = f"stopped in {f'round {node.round}' if node.round else 'setup'}, {node.name}"
     if not progress:
         return f"{where}. Same command goes on."
-    journaled = any(part.glob(f"*{JOURNAL}")) and progress["unit"] != "steps"
-    far = f"{progress['done']:,} of {progress['total']:,} {'kept' if journaled else progress['unit']}"
-    return f"{where} ({far}). Same command goes on{'' if journaled else ', this stage from its start'}."
+    far = f"{progress['done']:,} of {progress['total']:,}"
+    if any(part.glob(f"*{JOURNAL}")) and progress["unit"] != "steps":
+        return f"{where} ({far} kept). Same command goes on."
+    if kept := sorted((part / CHECKPOINTS).glob("step-*")):
+        step = int(kept[-1].name.removeprefix("step-"))
+        return f"{where} (step {step:,} of {progress['total']:,} kept). Same command goes on."
+    return f"{where} ({far} {progress['unit']}). Same command goes on, this stage from its start."
 
 
 def _finished(part: Path, order: Order) -> bool:

@@ -12,14 +12,17 @@ from rich.text import Text
 
 from posttrain.rounds.plan import Node, Plan
 from posttrain.stages import External
+from posttrain.train.prepare_spec import KIND as MODEL
 
 STARTS = ("init", "model", "teacher", "of", "candidate")
 """Names of inputs that are the model a stage starts from or runs, the first one found is shown."""
 BAR_CELLS = 10
 KEPT_SECONDS = 0.005
 """Reports that come faster than this are of chunks kept from an earlier run, and say nothing of speed."""
-SPARE_WIDTH = 140
-"""Columns of output that is no terminal: tables are not folded to 80."""
+SPARE_WIDTH = 400
+"""Columns of output that is no terminal: a line of a table is never folded."""
+COUNTS = ("k", "M", "G", "T", "P", "E")
+BYTES = ("MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def console(stream: Any = None) -> Console:
@@ -29,11 +32,17 @@ def console(stream: Any = None) -> Console:
 
 
 def count(number: float) -> str:
-    """`214`, `6.1k`, `1.3M`: three figures are enough for an estimate."""
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit * (10 if name == "k" else 1):
-            return f"{number / unit:.3g}{name}"
-    return f"{number:,.0f}"
+    """`214`, `9,140`, `61k`, `1.3M`: three figures are enough for an estimate."""
+    return f"{number:,.0f}" if number < 10_000 else _figures(number / 1000, 1000, COUNTS)
+
+
+def _figures(number: float, step: int, units: tuple[str, ...]) -> str:
+    """Three figures in the first unit that needs no more before the point; the last unit takes what is left."""
+    for unit in units[:-1]:
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= step
+    return f"{number:.3g}{units[-1]}"
 
 
 def clock(seconds: float) -> str:
@@ -46,18 +55,21 @@ def clock(seconds: float) -> str:
 
 
 def size(byte_count: float) -> str:
-    if byte_count >= 2**30:
-        return f"{byte_count / 2**30:.3g} GiB"
-    return f"{byte_count / 2**20:.0f} MiB"
+    """`61 MiB`, `1.28 GiB`, `1.12 TiB`."""
+    if byte_count < 1000 * 2**20:
+        return f"{byte_count / 2**20:.0f} MiB"
+    return _figures(byte_count / 2**20, 1024, tuple(f" {unit}" for unit in BYTES))
 
 
 def _grid(*columns: str, title: str = "") -> Table:
+    """A table without lines. Columns marked `>` stand right; those marked `~` fold where a terminal is narrow."""
     table = Table(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title or None, title_justify="left", header_style="dim"
     )
     for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=True)
+        right, folds = column.startswith(">"), column.startswith("~")
+        name = column.lstrip(">~")
+        table.add_column(name, justify="right" if right else "left", no_wrap=not folds, overflow="fold")
     return table
 
 
@@ -65,7 +77,7 @@ def plan_table(plan: Plan, root: Any, states: dict[str, str]) -> Table:
     """All stages, those of a round together."""
     counts = f"{_plural(plan.recipe.rounds, 'round')} · {_plural(len(plan.nodes), 'stage')}"
     head = f"{plan.recipe.name} · {counts} · root {root}"
-    table = _grid("stage", "start", ">rows", ">tokens", ">memory", ">time", "key", "state", "", title=head)
+    table = _grid("stage", "~start", ">rows", ">tokens", ">memory", ">time", "key", "state", "~", title=head)
     place = None
     for node in plan.nodes:
         if node.round != place:
@@ -110,6 +122,8 @@ def _start(node: Node) -> str:
 def _short(item: Any, node: Node) -> str:
     if isinstance(item, External):
         return "/".join(item.source.rstrip("/").split("/")[-2:])
+    if item.provides(MODEL):
+        return str(item.config.model)
     return str(item.name) if item.round == node.round else f"{item.name} r{item.round}"
 
 
@@ -162,6 +176,8 @@ class RunScreen:
         parts = [f"{done:,}/{total:,} {event['unit']}", "▇" * filled + "░" * (BAR_CELLS - filled)]
         if self.worked_tokens:
             parts.append(f"{count(self.worked_tokens / self.worked_seconds)} tok/s")
+        if "note" in event:
+            parts.append(event["note"])
         eta = self.worked_seconds * (total - done) / self.worked_done if self.worked_done > 0 else None
         if eta is not None:
             parts.append(f"eta {clock(eta)}")
@@ -284,7 +300,7 @@ def _spoken(seconds: float) -> str:
 
 def status_table(report: dict[str, Any]) -> Table:
     """Each stage: finished or not, and what was expected beside what was measured."""
-    table = _grid("stage", "state", "rows", ">tokens", ">expected", ">memory", ">expected", ">time", ">expected")
+    table = _grid("stage", "state", "~rows", ">tokens", ">expected", ">memory", ">expected", ">time", ">expected")
     for stage in report["stages"]:
         measured, expected = stage.get("measured", {}), stage["expected"]
         rows = ", ".join(f"{number:,} {name}" for name, number in stage.get("rows", {}).items())

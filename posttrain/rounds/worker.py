@@ -22,14 +22,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from posttrain.artifacts import LOG, lock, write_manifest
 from posttrain.endpoint import Endpoint
 from posttrain.errors import Interrupted, PosttrainError
-from posttrain.machine import Machine
+from posttrain.machine import Launch, Machine
 from posttrain.stages import Job, StageSpec, load_spec
 
 PACKAGES = ("posttrain", "torch", "transformers", "trl", "accelerate", "peft", "tokenizers", "numpy", "pyarrow")
@@ -70,17 +70,26 @@ class Order:
     source_hash: str
     loads_model: bool
     """Whether an input is a model, so that torch is needed."""
+    launch: dict[str, Any] = field(default_factory=dict)
+    """Fields of `posttrain.machine.Launch`, where the stage has processes of its own."""
 
 
-def main() -> None:
+def begin() -> tuple[IO[str], threading.Event]:
+    """Where events go, and what is set when the stage is asked to stop; stdout becomes stderr."""
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    orders = _read_orders()
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)
     faulthandler.enable()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    return events, stop
+
+
+def main() -> None:
+    events, stop = begin()
+    orders = read_orders()
 
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event, default=float) + "\n")
@@ -90,7 +99,7 @@ def main() -> None:
         emit(perform(order, emit, stop.is_set))
 
 
-def _read_orders() -> "queue.Queue[str]":
+def read_orders() -> "queue.Queue[str]":
     """Lines of the stdin the process was started with, read by a thread that ends the process when they end."""
     lines: queue.Queue[str] = queue.Queue()
     source = os.fdopen(os.dup(0), encoding="utf-8")
@@ -113,17 +122,22 @@ def perform(order: Order, emit: Emit, stopping: Callable[[], bool]) -> dict[str,
     try:
         part.mkdir(parents=True, exist_ok=True)
         # A worker whose parent was killed may still be ending: two must never write into one folder.
-        with lock(part.parent / WORK / f"{part.name}.worker"), _output_to(part / LOG):
-            try:
-                return _run(order, part, emit, stopping)
-            except Interrupted:
-                return {"event": "interrupted"}
-            except PosttrainError as error:
-                return {"event": "error", "kind": type(error).__name__, "message": str(error)}
-            except BaseException as error:  # whatever a stage raises, the parent is told and the log has the rest
-                traceback.print_exc()
-                return _failure(error)
+        with lock(part.parent / WORK / f"{part.name}.worker"), output_to(part / LOG):
+            return ending(lambda: _run(order, part, emit, stopping))
     except OSError as error:
+        return _failure(error)
+
+
+def ending(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The event that `work` ends with, however it ends."""
+    try:
+        return work()
+    except Interrupted:
+        return {"event": "interrupted"}
+    except PosttrainError as error:
+        return {"event": "error", "kind": type(error).__name__, "message": str(error)}
+    except BaseException as error:  # whatever a stage raises, the parent is told and the log has the rest
+        traceback.print_exc()
         return _failure(error)
 
 
@@ -137,17 +151,31 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def _run(order: Order, part: Path, emit: Emit, stopping: Callable[[], bool]) -> dict[str, Any]:
+    """Run the stage and write the manifest."""
     emit({"event": "start"})
+    event = run_stage(order, part, emit, stopping)
+    job, measured = event.pop("job"), event["measured"]
+    finishing = time.perf_counter()
+    _finish(order, load_spec(order.module), job, measured)
+    measured["finish_seconds"] = time.perf_counter() - finishing
+    return event
+
+
+def run_stage(
+    order: Order, folder: Path, emit: Emit, stopping: Callable[[], bool], rank: int = 0
+) -> dict[str, Any]:  # fmt: skip
+    """Run the stage as process `rank`, which writes into `folder`; the `done` event with the `job`."""
     began = time.perf_counter()
     spec = load_spec(order.module)
     run = importlib.import_module(order.module).run
     if order.loads_model:
         # Stages find their engine by name inside run(). Imported here, it counts as import, and torch is seeded below.
         importlib.import_module(MODEL_CODE)
-    config = spec.Config.model_validate(order.config)
+        _take_device()
     job = Job(
-        config=config, inputs=_inputs(order.inputs), folder=part, seed=order.seed, round=order.round, name=order.name,
-        machine=Machine.model_validate(order.machine), report=emit, stopping=stopping,
+        config=spec.Config.model_validate(order.config), inputs=_inputs(order.inputs), folder=folder, seed=order.seed,
+        round=order.round, name=order.name, machine=Machine.model_validate(order.machine), report=emit,
+        stopping=stopping, launch=replace(Launch(**order.launch), rank=rank), common=Path(order.part),
     )  # fmt: skip
     _seed_everything(order.seed)
     _reset_peak()
@@ -162,10 +190,13 @@ def _run(order: Order, part: Path, emit: Emit, stopping: Callable[[], bool]) -> 
         "memory": _peak_bytes(),
         **_device(),
     }
-    finishing = time.perf_counter()
-    _finish(order, spec, job, measured)
-    measured["finish_seconds"] = time.perf_counter() - finishing
-    return {"event": "done", "rows": job.rows, "summary": job.summary, "measured": measured}
+    return {"event": "done", "rows": job.rows, "summary": job.summary, "measured": measured, "job": job}
+
+
+def _take_device() -> None:
+    """Of several processes on one machine, each has the device of its own number."""
+    if (cuda := _cuda()) and "LOCAL_RANK" in os.environ:
+        cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def _finish(order: Order, spec: StageSpec, job: Job, measured: dict[str, Any]) -> None:
@@ -203,7 +234,7 @@ def _seed_everything(seed: int) -> None:
 
 
 @contextmanager
-def _output_to(log: Path) -> Iterator[None]:
+def output_to(log: Path) -> Iterator[None]:
     """Send file descriptors 1 and 2 to the end of `log`: prints, logging, warnings of C libraries and crash traces."""
     kept = os.dup(2)
     with open(log, "ab") as handle:

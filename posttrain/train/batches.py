@@ -4,6 +4,7 @@ Letters in shapes: B rows, T padded tokens, N tokens whose log-probability is wa
 """
 
 import random
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -16,9 +17,8 @@ from torch.utils.data import Sampler
 
 from posttrain.chat import FORMAT, Rendered, Renderer, Train
 from posttrain.data.rows import Message, Pair, Row
-from posttrain.engines.lists import AnswerList, batches, collate
+from posttrain.engines.lists import AnswerList, batches, collate, pad_rows, padded
 from posttrain.errors import UserError
-from posttrain.machine import Machine
 
 IGNORED = -100
 """The label of a token that is not trained (torch's cross entropy)."""
@@ -58,29 +58,31 @@ def length(example: dict[str, Any]) -> int:
     return max(len(example["chosen_ids"]), len(example["rejected_ids"]))
 
 
-def micro_batch(batch_size: int, machine: Machine) -> int:
-    """The largest divisor of `batch_size` that is at most `machine.micro_batch`."""
-    return max(n for n in range(1, min(machine.micro_batch, batch_size) + 1) if batch_size % n == 0)
-
-
 class GlobalBatches(Sampler[int]):
     """Item numbers, shuffled by seed and epoch and cut into global batches; in each the longest come first.
 
-    So the micro-batches of a global batch hold items of similar length and little is padding, while which items
-    a step sees depends neither on length nor on the micro-batch.
+    Which items a step sees depends neither on length nor on the micro-batch. Of several `processes` each takes the
+    next items in turn, so that all have about as much to do; a last batch that is smaller is filled up with the number
+    after the last item, which stands for none.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, processes: int = 1):
+        self.lengths, self.batch_size, self.seed, self.processes = lengths, batch_size, seed, processes
+        self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        count = len(self.lengths)
+        return count if self.processes == 1 else -(-count // self.batch_size) * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
         order = list(range(len(self.lengths)))
         random.Random(f"{self.seed}:{self.epoch}").shuffle(order)
         for start in range(0, len(order), self.batch_size):
-            yield from sorted(order[start : start + self.batch_size], key=lambda i: (-self.lengths[i], i))
+            batch = sorted(order[start : start + self.batch_size], key=lambda i: (-self.lengths[i], i))
+            if self.processes > 1:
+                batch += [len(order)] * (self.batch_size - len(batch))
+            for process in range(self.processes):
+                yield from batch[process :: self.processes]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each pass."""
@@ -134,21 +136,21 @@ def prompt_length(mask: Sequence[int]) -> int:
 
 
 def list_batches(
-    lists: Sequence[Listed], pad_id: int, limit: int, can_share: bool
+    lists: Sequence[Listed], pad_id: int, limit: int, can_share: bool, kept: int
 ) -> list[tuple[list[int], dict[str, Tensor]]]:
     """The lists in batches of at most `limit` tokens (see `posttrain.engines.lists`): their numbers, and the tensors.
 
     Beside those of `collate`: `pairs` (N, 2) holds rows, the better one first, `margins` (N) and `reference` (B) what
     the lists carry, and `tokens` the real tokens of the batch.
     """
-    cut = batches([item.answers for item in lists], limit, can_share)
-    return [(numbers, _list_batch([lists[i] for i in numbers], pad_id, can_share)) for numbers in cut]
+    cut = batches([item.answers for item in lists], limit, can_share, kept)
+    return [(numbers, _list_batch([lists[i] for i in numbers], pad_id, can_share, kept)) for numbers in cut]
 
 
-def _list_batch(lists: Sequence[Listed], pad_id: int, can_share: bool) -> dict[str, Tensor]:
+def _list_batch(lists: Sequence[Listed], pad_id: int, can_share: bool, kept: int) -> dict[str, Tensor]:
     starts = list(accumulate((len(item.answers.answers) for item in lists), initial=0))
     rows = [(start + a, start + b) for start, item in zip(starts, lists, strict=False) for a, b in item.pairs]
-    batch = collate([item.answers for item in lists], pad_id, can_share)
+    batch = collate([item.answers for item in lists], pad_id, can_share, kept)
     batch["pairs"] = torch.tensor(rows)
     batch["tokens"] = torch.tensor(sum(item.answers.tokens for item in lists))
     for name in ("margins", "reference"):
@@ -160,16 +162,98 @@ def _list_batch(lists: Sequence[Listed], pad_id: int, can_share: bool) -> dict[s
 
 @dataclass(frozen=True)
 class ListCollator:
-    """The items of a global batch, `{"item": number of a list}` → its micro-batches, `{"parts": [...]}`."""
+    """A process's items of a global batch, `{"item": number of a list}` → its micro-batches, `{"parts": [...]}`."""
 
     lists: Sequence[Listed]
     pad_id: int
     limit: int
     can_share: bool
+    kept: int
+    """Tokens of a shared prompt that stand with its answers: 1 where tokens are predicted, 0 where rows are scored."""
 
     def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, list[dict[str, Tensor]]]:
-        own = [self.lists[item["item"]] for item in items]
-        return {"parts": [batch for _, batch in list_batches(own, self.pad_id, self.limit, self.can_share)]}
+        own = [self.lists[item["item"]] for item in items if item["item"] < len(self.lists)]
+        parts = [
+            batch
+            for _, batch in list_batches(own or self.lists[:1], self.pad_id, self.limit, self.can_share, self.kept)
+        ]
+        return {"parts": parts if own else [idle(parts[0])]}
+
+
+def idle(part: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A micro-batch whose loss is a sum over nothing, for a process that has fewer than the others."""
+    none = {"tokens": torch.zeros_like(part["tokens"])}
+    none |= {name: part[name][:0] for name in ("pairs", "margins") if name in part}
+    return {**part, **none, **({"labels": torch.full_like(part["labels"], IGNORED)} if "labels" in part else {})}
+
+
+@dataclass(frozen=True)
+class RowCollator:
+    """A process's items of a global batch, `{"item": number of a row}` → its micro-batches, `{"parts": [...]}`.
+
+    Each holds rows padded to one length, `input_ids`, `attention_mask`, `labels` (B, T), or with `packing` a sequence
+    of whole rows, `input_ids`, `position_ids`, `labels` (1, T); and `tokens`, how many are real.
+    """
+
+    rows: Sequence[dict[str, Any]]
+    pad_id: int
+    limit: int
+    packing: int = 0
+
+    def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, list[dict[str, Tensor]]]:
+        own = [self.rows[item["item"]] for item in items if item["item"] < len(self.rows)]
+        parts = self._packs(own or self.rows[:1]) if self.packing else self._padded(own or self.rows[:1])
+        return {"parts": parts if own else [idle(parts[0])]}
+
+    def _padded(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        ids = [row["input_ids"] for row in rows]
+        cut = batches([AnswerList(own[:-1], [own[-1:]]) for own in ids], self.limit, can_share=False)
+        return [self._pad([rows[i] for i in numbers]) for numbers in cut]
+
+    def _pad(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        ids = [row["input_ids"] for row in rows]
+        return {
+            "input_ids": pad_rows(ids, self.pad_id),
+            "attention_mask": pad_rows([[1] * len(own) for own in ids], 0),
+            "labels": pad_rows([row["labels"] for row in rows], IGNORED),
+            "tokens": torch.tensor(sum(map(len, ids))),
+        }
+
+    def _packs(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Tensor]]:
+        bins = best_fit([len(row["input_ids"]) for row in rows], self.packing)
+        return [pack([rows[i] for i in numbers], self.pad_id) for numbers in bins]
+
+
+def pack(rows: Sequence[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    """Rows one after another as one sequence (1, T). Positions begin anew with each, which is what transformers tells
+    documents apart by: none sees another. The padding at the end is a document of its own."""
+    ids = [token for row in rows for token in row["input_ids"]]
+    labels = [label for row in rows for label in row["labels"]]
+    positions = [place for row in rows for place in range(len(row["input_ids"]))]
+    rest = padded(len(ids)) - len(ids)
+    return {
+        "input_ids": torch.tensor([ids + [pad_id] * rest]),
+        "position_ids": torch.tensor([[*positions, *range(rest)]]),
+        "labels": torch.tensor([labels + [IGNORED] * rest]),
+        "tokens": torch.tensor(len(ids)),
+    }
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Item numbers in bins of at most `capacity` together: the longest first, each into the fullest bin that takes it.
+
+    An item above the capacity has a bin of its own.
+    """
+    bins: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # of each bin what is left, sorted, and its number
+    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        place = bisect_left(room, (lengths[item], -1))
+        left, number = room.pop(place) if place < len(room) else (capacity, len(bins))
+        if number == len(bins):
+            bins.append([])
+        bins[number].append(item)
+        insort(room, (max(0, left - lengths[item]), number))
+    return bins
 
 
 def preference_mask(mask_BT: Tensor, mask_format_tokens: bool) -> Tensor:

@@ -10,6 +10,8 @@ from transformers import AutoConfig
 from posttrain.chat import Renderer
 from posttrain.config import semantic
 from posttrain.stages import Job
+from posttrain.train.adapters import merged
+from posttrain.train.resume import SHARDED
 
 
 def stored_dtype(path: str | Path) -> torch.dtype:
@@ -17,17 +19,28 @@ def stored_dtype(path: str | Path) -> torch.dtype:
     return AutoConfig.from_pretrained(str(path), trust_remote_code=False).dtype or torch.float32
 
 
-def save_checkpoint(job: Job, model: Any, renderer: Renderer, init: str | Path, data: dict[str, Any]) -> None:
-    """Write model, tokenizer, generation config and card into the job's folder.
+def save_checkpoint(job: Job, trainer: Any, renderer: Renderer, init: str | Path, data: dict[str, Any]) -> None:
+    """Write the trained model, tokenizer, generation config and card into the job's folder.
 
     Training runs in float32; the weights are stored in the dtype of the checkpoint it started from, so that a bfloat16
-    family stays servable as it is. Every later stage and the evaluation read what is stored.
+    family stays servable as it is. Every later stage and the evaluation read what is stored. Every process takes part
+    in gathering what was split; the main one writes.
     """
+    state = None
+    if job.launch.sharding in SHARDED:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not job.main:
+        return
+    model, dtype = merged(trainer.accelerator.unwrap_model(trainer.model), init), stored_dtype(init)
     model.config.use_cache = True
     model.config.pad_token_id = renderer.pad_id
     if model.can_generate():
         _stop_at_end_of_turn(model, renderer)
-    model.to(stored_dtype(init)).save_pretrained(job.folder)
+    if state is None:
+        model.to(dtype).save_pretrained(job.folder)
+    else:
+        model.config.dtype = dtype
+        model.save_pretrained(job.folder, state_dict={name: value.to(dtype) for name, value in state.items()})
     readable_weights(job.folder)
     renderer.tokenizer.save_pretrained(job.folder)
     (job.folder / "README.md").write_text(card(job, data), encoding="utf-8")

@@ -34,13 +34,15 @@ from posttrain.train.batches import (
 from posttrain.train.checkpoint import save_checkpoint
 from posttrain.train.losses import dpo_loss, length_normalised_nll, masked_sum
 from posttrain.train.preflight import preflight
-from posttrain.train.trainer import ListBatchesMixin, can_share, list_trainer, read_inputs, train
+from posttrain.train.trainer import GlobalBatchMixin, can_share, list_trainer, load_policy, read_inputs, train
 
 JOURNAL = "reference"
 
 
-class PreferenceTrainer(ListBatchesMixin, DPOTrainer):
+class PreferenceTrainer(GlobalBatchMixin, DPOTrainer):
     """DPOTrainer on lists of answers with stored reference log-probabilities. `settings` is the stage's DpoConfig."""
+
+    kept = 1
 
     def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
@@ -82,12 +84,12 @@ def run(job: Job) -> None:
     init = job.inputs["init"]
     lists = lists_of([example for _, example in load(job, Renderer.from_pretrained(init))])
     lists = reference_logprobs(job, lists)
-    loaded = load_model(init, job.machine, dtype=torch.float32)
+    loaded = load_policy(job, init)
     trainer = list_trainer(job, loaded, lists, PreferenceTrainer, TrlArguments, precompute_ref_log_probs=True)
     lines = train(job, trainer, [item.answers.longest for item in lists])
     pairs = sum(len(item.pairs) for item in lists)
     job.summary |= {"pairs": pairs, "prompts": len(lists), **_first_and_last(lines)}
-    save_checkpoint(job, loaded.model, loaded.renderer, init, {"pairs": pairs, "prompts": len(lists)})
+    save_checkpoint(job, trainer, loaded.renderer, init, {"pairs": pairs, "prompts": len(lists)})
 
 
 def load(job: Job, renderer: Renderer) -> list[tuple[Pair, dict[str, Any]]]:
@@ -126,7 +128,8 @@ def reference_logprobs(job: Job, lists: Sequence[Listed]) -> list[Listed]:
 def _reference_chunk(job: Job, loaded: Loaded, lists: Sequence[Listed]) -> list[dict[str, Any]]:
     """Journal rows of one chunk, in its order."""
     rows: dict[int, dict[str, Any]] = {}
-    for numbers, batch in list_batches(lists, loaded.renderer.pad_id, job.machine.batch_tokens, can_share(loaded)):
+    limit, pad_id = job.machine.batch_tokens, loaded.renderer.pad_id
+    for numbers, batch in list_batches(lists, pad_id, limit, can_share(loaded), PreferenceTrainer.kept):
         part = {name: value.to(loaded.device) for name, value in batch.items()}
         # The same mixed precision as the policy's in training, so that equal models give equal log-probabilities.
         with torch.autocast("cuda", torch.bfloat16, enabled=loaded.device.type == "cuda"):

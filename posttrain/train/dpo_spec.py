@@ -47,11 +47,11 @@ def wire(config: DpoConfig, scope: Scope) -> dict[str, Any]:
 
 def estimate(config: DpoConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
     """One forward pass of the reference and the training; a pair is two rows."""
-    rows, tokens = data_size(sizes, "pairs", "preferences")
+    rows, tokens = data_size(sizes, pairs="pairs", preferences="preferences")
     parameters = sizes["init"].parameters
     size = training_size(config, rows, tokens, parameters, machine, f"reference: {config.reference}")
     once = costs.forward_seconds(parameters, tokens, machine)
-    return Size(rows, 0, size.tokens + tokens, parameters, size.memory, size.seconds + once, size.note)
+    return Size(rows, size.tokens + tokens, parameters, size.memory, size.seconds + once, size.note)
 
 
 SPEC = StageSpec(

@@ -3,21 +3,39 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from posttrain import estimate
 from posttrain.config import Config, operational
-from posttrain.machine import Machine
-from posttrain.stages import Size
+from posttrain.machine import INLINE, Machine
+from posttrain.stages import Amount, Size
 
 Schedule = Literal["linear", "cosine", "constant"]
 OverLength = Literal["error", "drop", "truncate_context"]
+UNMERGED = ("fsdp2", "zero3")
+"""Launchers that split the weights themselves."""
 OTHERS = "others"
 """The key of `over_length` for sources it does not name."""
 
 
+class LoraConfig(Config):
+    """Low-rank adapters (Hu et al. 2021, 2106.09685), merged into the weights when the stage ends."""
+
+    rank: int = Field(16, ge=1)
+    """Rows of each pair of adapter matrices."""
+    alpha: float = Field(32.0, gt=0)
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapters' inputs that is zeroed in training; 0 is none."""
+    targets: tuple[str, ...] = ()
+    """Names of the layers that are adapted; empty is every linear layer but the output."""
+    four_bit: bool = False
+    """Hold the frozen weights in 4 bits while training (QLoRA, Dettmers et al. 2023, 2305.14314). Needs a CUDA device;
+    the adapters are merged into the unquantised weights."""
+
+
 class TrainingConfig(Config):
-    """AdamW with betas 0.9 and 0.999, as in TRL. Micro-batch and accumulation follow from `machine.micro_batch`."""
+    """AdamW with betas 0.9 and 0.999, as in TRL. Micro-batch and accumulation follow from `machine.train_tokens`."""
 
     learning_rate: float = Field(1e-5, gt=0)
     """Peak rate; 1e-5 is the paper's for its largest models (Llama 3, 4.1.3 and 4.1.4), smaller ones take more."""
@@ -45,6 +63,31 @@ class TrainingConfig(Config):
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this global norm; 0 leaves them."""
 
+    lora: LoraConfig | None = None
+    """Train adapters instead of all weights; none trains all."""
+    snapshots: int = Field(0, ge=0)
+    """Weights kept of this many evenly spaced steps, the last one included, for an `average` over the run; 0 keeps
+    only the last, as the checkpoint."""
+    max_loss_ratio: float = operational(3.0, ge=0)
+    """The run counts as diverging, and stops, when the mean loss of ten steps is above this many times that of the
+    first ten; 0 never stops it."""
+    launch: str = operational(INLINE)
+    """How its processes are started: `inline` in the run's own worker, or by accelerate with a config of
+    recipes/accelerate (docs/training.md) or one of your own, `path/to/config.yaml`."""
+    save_steps: int = operational(0, ge=0)
+    """Steps between two checkpoints that a killed stage goes on from. 0 goes by time: every five minutes, and seldom
+    enough to cost at most two in a hundred; a stage that is shorter keeps none unless it is asked to stop."""
+    report_to: tuple[str, ...] = operational(())
+    """Where transformers also sends the log: `tensorboard`, `wandb`, `trackio`; empty is nowhere."""
+
+    @model_validator(mode="after")
+    def _adapters_stand_alone(self) -> "TrainingConfig":
+        if self.lora and self.launch.startswith(UNMERGED):
+            raise ValueError(f"lora cannot be merged under launch {self.launch}; use inline, ddp or zero2")
+        if self.lora and self.snapshots:
+            raise ValueError("snapshots are of whole weights; leave them out where lora trains adapters")
+        return self
+
     @field_validator("over_length", mode="before")
     @classmethod
     def _one_policy_for_all(cls, value: Any) -> Any:
@@ -61,7 +104,7 @@ def listed(size: Any) -> list[Size]:
 def training_size(config: TrainingConfig, rows: int, tokens: int, parameters: int, machine: Machine, note: str) -> Size:
     """What a training over `rows` of `tokens` in all costs; `posttrain.estimate` has the formulas."""
     passed = tokens * config.epochs
-    micro_tokens = machine.micro_batch * tokens // max(1, rows)
+    micro_tokens = min(machine.train_tokens, config.batch_size * tokens // max(1, rows))
     return Size(
         rows=rows,
         tokens=passed,
@@ -72,7 +115,16 @@ def training_size(config: TrainingConfig, rows: int, tokens: int, parameters: in
     )
 
 
-def data_size(sizes: Mapping[str, Any], *names: str) -> tuple[int, int]:
-    """Rows and tokens of the named inputs together."""
-    found = [size for name in names for size in listed(sizes.get(name))]
-    return sum(size.rows for size in found), sum(size.tokens for size in found)
+def pairs_amount(pairs: int, prompts: float, prompt_tokens: float, answer_tokens: float) -> Amount:
+    """Pairs of so many prompts and the tokens that training reads of them: each prompt once, and each answer once.
+
+    The answers of a prompt's pairs are taken as one more than these pairs.
+    """
+    prompts = min(prompts, pairs)
+    return Amount(pairs, int(prompts * prompt_tokens + (pairs + prompts) * answer_tokens))
+
+
+def data_size(sizes: Mapping[str, Any], **kinds: str) -> tuple[int, int]:
+    """Rows and tokens of the named inputs together; the value of a name is the kind that is read of it."""
+    found = [size.of(kind) for name, kind in kinds.items() for size in listed(sizes.get(name))]
+    return sum(amount.rows for amount in found), sum(amount.tokens for amount in found)

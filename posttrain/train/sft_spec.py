@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from posttrain.config import operational
 from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
 from posttrain.train.settings import TrainingConfig, data_size, training_size
@@ -17,6 +18,10 @@ class SftConfig(TrainingConfig):
     train: Literal["last", "all", "flagged"] = "last"
     """Which assistant turns are trained: the last, all, or those whose message has no `train: false`. Tool results and
     what the user says never are."""
+    packing: int = operational(0, ge=0)
+    """Tokens of a sequence that rows are packed into, best fit first, each seeing itself only; 0 pads rows of similar
+    length. The loss is the same; packing pays where attention knows documents (flash attention), and costs where the
+    mask is dense, as on the CPU."""
 
 
 def wire(config: SftConfig, scope: Scope) -> dict[str, Any]:
@@ -27,7 +32,7 @@ def wire(config: SftConfig, scope: Scope) -> dict[str, Any]:
 
 
 def estimate(config: SftConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    rows, tokens = data_size(sizes, "data")
+    rows, tokens = data_size(sizes, data="rows")
     return training_size(config, rows, tokens, sizes["init"].parameters, machine, f"starts from {config.init}")
 
 

@@ -1,6 +1,6 @@
-"""What our trainers add to TRL's: a fixed order of batches, a loss over the whole global batch, progress and a log."""
+"""What our trainers add to TRL's: a fixed order of rows, micro-batches that cost least, and one loss over the whole
+global batch of all processes."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -8,69 +8,48 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from posttrain.engines.lists import LENGTH_STEP
-from posttrain.engines.loading import Loaded, choose_device
-from posttrain.errors import StageFailed, UserError
+from posttrain.engines.loading import Loaded, choose_device, load_model
+from posttrain.errors import Interrupted, PosttrainError, StageFailed, UserError
 from posttrain.stages import Job
-from posttrain.train.batches import GlobalBatches, ListCollator, Listed, micro_batch
+from posttrain.train.adapters import adapters, four_bit
+from posttrain.train.batches import GlobalBatches, ListCollator, Listed, idle
+from posttrain.train.guard import check_launch
+from posttrain.train.reporter import LOG_FILE, Reporter, read_lines
+from posttrain.train.resume import CheckpointMixin, folder_of, newest_whole
 
 Arguments = TypeVar("Arguments")
 
-LOG_FILE = "training.jsonl"
-"""One line a step. It holds no times, so that the same training writes the same file."""
 
-
-class GlobalBatchMixin:
+class GlobalBatchMixin(CheckpointMixin):
     """Mixed into a TRL trainer whose `compute_loss` returns a sum over a micro-batch divided by `num_items_in_batch`.
 
-    These are the items (tokens or pairs) of the global batch, so micro-batches of any size add up to the same loss.
+    It gets its share of a global batch whole, as `{"parts": [micro-batch, ...]}`, cut by cost. Which rows a step sees
+    is then up to `batch_size` and the seed alone, and parts of any size, on any number of processes, add up to one
+    loss.
     """
 
     loss_is_scaled_for_ga = True
-    bounded_by = "micro_batch"
-    """The setting of `machine:` that bounds a micro-batch."""
     order: GlobalBatches
-    accelerator: Any
-
-    def items(self, batch: dict[str, torch.Tensor]) -> int:
-        """What the loss of a micro-batch is a sum over."""
-        raise NotImplementedError
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> GlobalBatches:
-        return self.order
-
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        own = torch.tensor(sum(self.items(batch) for batch in batch_samples), device=device)
-        total: torch.Tensor = self.accelerator.gather(own).sum()
-        return total
-
-    def share(self, total: torch.Tensor, items: Any) -> torch.Tensor:
-        """A micro-batch's part of the global mean, times the processes, over which gradients are averaged."""
-        return total / items * self.accelerator.num_processes
-
-    def _send_telemetry(self) -> None:
-        """TRL tells its makers of every training; a run on private data makes no call of its own."""
-
-
-class ListBatchesMixin(GlobalBatchMixin):
-    """Mixed into a TRL trainer of lists: it gets a global batch whole and cuts it into micro-batches that cost least.
-
-    Which lists a step sees is then up to `batch_size` and the seed alone. `pairs` are what the loss is a mean over.
-    """
-
     args: Any
-    state: Any
     settings: Any
     """The stage's config."""
-    bounded_by = "batch_tokens"
+    parameters = 0
+    """Of the model, for the MFU."""
+    kept = 0
+    """As in `ListCollator`."""
 
     def __init__(self, *args: Any, **options: Any):
         self._sums: dict[str, float] = {}
         super().__init__(*args, **options)
+
+    def items(self, part: dict[str, torch.Tensor]) -> int:
+        """What the loss of a micro-batch is a sum over: pairs, or trained tokens."""
+        return len(part["pairs"])
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of every micro-batch; gradients are exchanged with the last one."""
@@ -83,15 +62,21 @@ class ListBatchesMixin(GlobalBatchMixin):
                 losses.append(super().training_step(model, part, num_items_in_batch))  # type: ignore[misc]
         return torch.stack(losses).sum()
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> GlobalBatches:
+        return self.order
+
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """The pairs of the global batch; every process also gets as many micro-batches as the one with most."""
+        """The items of the global batch; every process also gets as many micro-batches as the one with most."""
         parts = batch_samples[0]["parts"]
-        own = torch.tensor([sum(len(part["pairs"]) for part in parts), len(parts)], device=device)
+        own = torch.tensor([sum(self.items(part) for part in parts), len(parts)], device=device)
         found = self.accelerator.gather(own).view(-1, 2)
-        idle = {**parts[0], "pairs": parts[0]["pairs"][:0], "tokens": torch.zeros_like(parts[0]["tokens"])}
-        parts += [idle] * (int(found[:, 1].max()) - len(parts))
+        parts += [idle(parts[0])] * (int(found[:, 1].max()) - len(parts))
         total: torch.Tensor = found[:, 0].sum()
         return total
+
+    def share(self, total: torch.Tensor, items: Any) -> torch.Tensor:
+        """A micro-batch's part of the global mean, times the processes, over which gradients are averaged."""
+        return total / items * self.accelerator.num_processes
 
     def note_sums(self, pairs: int, **sums: torch.Tensor) -> None:
         """Put means over the pairs of the global batch into the next line of the log; `sums` are a micro-batch's."""
@@ -99,9 +84,12 @@ class ListBatchesMixin(GlobalBatchMixin):
             self._sums[name] = self._sums.get(name, 0.0) + value.item()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        pairs = self._sums.pop("pairs", 0.0)
-        logs |= {name: value / pairs for name, value in self._sums.items() if pairs}
-        self._sums.clear()
+        sums, self._sums = self._sums, {}
+        if sums and self.accelerator.num_processes > 1:
+            own = torch.tensor(list(sums.values()), device=self.accelerator.device)
+            sums = dict(zip(sums, self.accelerator.reduce(own, "sum").tolist(), strict=True))
+        pairs = sums.pop("pairs", 0.0)
+        logs |= {name: value / pairs for name, value in sums.items() if pairs}
         super().log(logs, start_time)  # type: ignore[misc]
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
@@ -114,50 +102,26 @@ class ListBatchesMixin(GlobalBatchMixin):
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
 
-
-class Reporter(TrainerCallback):
-    """Writes the log, reports progress (which stops when the run is asked to), refuses a loss that is no number."""
-
-    def __init__(self, job: Job):
-        self.job = job
-        self.tokens_told = 0
-        self.lines: list[dict[str, Any]] = []
-        self.path = job.folder / LOG_FILE
-        self.path.write_text("", encoding="utf-8")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        tokens, self.tokens_told = state.num_input_tokens_seen - self.tokens_told, state.num_input_tokens_seen
-        self.job.progress(state.global_step, state.max_steps, "steps", tokens)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        line = {"step": state.global_step}
-        line |= {name: value for name, value in logs.items() if not name.startswith("train_") and name != "epoch"}
-        self.lines.append(line)
-        with open(self.path, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(line.get(name, 0.0)):
-                where = f"{self.job.name or 'training'}, step {state.global_step} of {state.max_steps}"
-                rate = self.job.config.learning_rate
-                raise StageFailed(
-                    f"{where}: {name} became {line[name]}; lower learning_rate ({rate:g}), or mend the rows"
-                )
+    def _send_telemetry(self) -> None:
+        """TRL tells its makers of every training; a run on private data makes no call of its own."""
 
 
-def arguments(job: Job, kind: Callable[..., Arguments], rows: int, micro: int | None = None, **more: Any) -> Arguments:
-    """TRL's arguments from a TrainingConfig, for `rows` items; nothing is saved, sent or cut.
+def arguments(job: Job, kind: Callable[..., Arguments], rows: int, **more: Any) -> Arguments:
+    """TRL's arguments from a TrainingConfig, for `rows` items; transformers itself saves and cuts nothing.
 
-    `micro` items make a micro-batch, as many as `machine.micro_batch` allows where it is None.
+    Raises UserError for a global batch that cannot be dealt to the processes.
     """
-    config, cuda = job.config, choose_device(job.machine).type == "cuda"
-    micro = micro or micro_batch(config.batch_size, job.machine)
+    config, cuda, processes = job.config, choose_device(job.machine).type == "cuda", job.launch.processes
+    if config.batch_size % processes:
+        raise UserError(
+            f"{job.name}: batch_size {config.batch_size} cannot be dealt to {processes} processes; "
+            f"make it a multiple of {processes}"
+        )
     steps = config.epochs * math.ceil(rows / config.batch_size)
     seed = job.seed % 2**32  # numpy takes no larger one
     return kind(
-        output_dir=str(job.folder), save_strategy="no", report_to="none", disable_tqdm=True,
-        per_device_train_batch_size=micro, gradient_accumulation_steps=config.batch_size // micro,
+        output_dir=str(job.folder), save_strategy="no", report_to=list(config.report_to) or "none", disable_tqdm=True,
+        per_device_train_batch_size=config.batch_size // processes, gradient_accumulation_steps=1,
         num_train_epochs=config.epochs, learning_rate=config.learning_rate,
         lr_scheduler_type=_schedule(config.schedule),
         # Rounded down: a warm-up step has the rate 0 first, and a short training has no step to lose.
@@ -165,7 +129,9 @@ def arguments(job: Job, kind: Callable[..., Arguments], rows: int, micro: int | 
         weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm, seed=seed, data_seed=seed,
         logging_steps=1, logging_nan_inf_filter=False, include_num_input_tokens_seen="non_padding",
         use_cpu=not cuda, bf16=cuda, gradient_checkpointing=cuda, dataloader_pin_memory=cuda,
-        max_length=None, pad_to_multiple_of=LENGTH_STEP, **more,
+        # Every parameter has a part in every micro-batch, idle ones included.
+        ddp_find_unused_parameters=False,
+        max_length=None, pad_to_multiple_of=LENGTH_STEP, remove_unused_columns=False, **more,
     )  # fmt: skip
 
 
@@ -173,54 +139,91 @@ def _schedule(name: str) -> str:
     return "constant_with_warmup" if name == "constant" else name
 
 
-def train(job: Job, trainer: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Train on items of these lengths in the fixed order and return the log's lines; sets `job.tokens`.
-
-    Raises Interrupted when asked to stop, StageFailed for a loss that is no number or when the device's memory is full.
-    """
-    trainer.order = GlobalBatches(lengths, job.config.batch_size, job.seed)
-    trainer.remove_callback(PrinterCallback)
-    reporter = Reporter(job)
-    trainer.add_callback(reporter)
-    try:
-        trainer.train()
-    except torch.OutOfMemoryError as error:
-        now = getattr(job.machine, trainer.bounded_by)
-        advice = f"lower machine.{trainer.bounded_by} ({now}) to {max(1, now // 2)}"
-        raise StageFailed(f"{job.name}: the device's memory is full; {advice}") from error
-    job.tokens += trainer.state.num_input_tokens_seen
-    lines = reporter.lines
-    job.summary |= {"steps": len(lines), "loss_first": lines[0]["loss"], "loss_last": lines[-1]["loss"]}
-    return lines
+def build(
+    job: Job, loaded: Loaded, items: int, collator: Any, kind: type[Any], settings: Callable[..., Any],
+    **more: Any,
+) -> Any:  # fmt: skip
+    """A trainer `kind` with TRL's `settings` class, which `more` goes to. `collator` makes micro-batches of numbers
+    below `items`; a number of `items` itself fills up a global batch where several processes share it."""
+    trainer = kind(
+        model=loaded.model,
+        args=arguments(job, settings, items, **more),
+        train_dataset=Dataset.from_dict({"item": range(items + (job.launch.processes > 1))}),
+        data_collator=collator,
+        processing_class=loaded.renderer.tokenizer,
+        peft_config=adapters(job.config.lora, loaded.model),
+    )
+    trainer.settings, trainer.job = job.config, job
+    return trainer
 
 
 def list_trainer(
-    job: Job, loaded: Loaded, lists: Sequence[Listed], kind: Callable[..., Any], settings: Callable[..., Any],
+    job: Job, loaded: Loaded, lists: Sequence[Listed], kind: type[Any], settings: Callable[..., Any],
     **more: Any,
 ) -> Any:  # fmt: skip
     """A trainer `kind` with TRL's `settings` class, whose items are the lists; `more` goes to the settings."""
-    processes = PartialState().num_processes
-    if job.config.batch_size % processes:
-        raise UserError(
-            f"{job.name}: batch_size {job.config.batch_size} cannot be dealt to {processes} processes; "
-            f"make it a multiple of {processes}"
-        )
-    trainer = kind(
-        model=loaded.model,
-        args=arguments(
-            job, settings, len(lists), job.config.batch_size // processes, remove_unused_columns=False, **more
-        ),
-        train_dataset=Dataset.from_dict({"item": range(len(lists))}),
-        data_collator=ListCollator(lists, loaded.renderer.pad_id, job.machine.batch_tokens, can_share(loaded)),
-        processing_class=loaded.renderer.tokenizer,
-    )
-    trainer.settings = job.config
-    return trainer
+    limit, pad_id = job.machine.train_tokens, loaded.renderer.pad_id
+    collator = ListCollator(lists, pad_id, limit, can_share(loaded), kind.kept)
+    return build(job, loaded, len(lists), collator, kind, settings, **more)
+
+
+def load_policy(job: Job, init: Any) -> Loaded:
+    """The model to train, in float32 or for QLoRA in 4 bits. What splits the weights places them too: until then they
+    wait in CPU memory."""
+    if job.config.lora and job.config.lora.four_bit:
+        return four_bit(init, job.machine)
+    split = job.launch.sharding in ("fsdp2", "zero3")
+    machine = job.machine.model_copy(update={"device": "cpu"}) if split else job.machine
+    return load_model(init, machine, dtype=torch.float32)
 
 
 def can_share(loaded: Loaded) -> bool:
     """Whether training may keep a cache of the prompt; on CUDA activations are recomputed, which leaves none."""
     return loaded.device.type == "cpu"
+
+
+def train(job: Job, trainer: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Train on items of these lengths in the fixed order and return the log's lines; sets `job.tokens`.
+
+    Goes on from the newest whole checkpoint of a run that was stopped or killed. Raises Interrupted when asked to stop,
+    UserError when the processes are not those of the launch or the disk is full, StageFailed for a loss that is no
+    number or runs away, or when the device's memory is full.
+    """
+    check_launch(job.launch, trainer.accelerator)
+    trainer.order = GlobalBatches(lengths, job.config.batch_size, job.seed, job.launch.processes)
+    trainer.parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    begun = _newest(job)
+    reporter = Reporter(job, trainer, read_lines(begun / LOG_FILE) if begun else [])
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(reporter)
+    try:
+        trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+    except torch.OutOfMemoryError as error:
+        now = job.machine.train_tokens
+        advice = f"halve machine.train_tokens ({now:,}) to {max(1, now // 2):,}, and so what a pass needs"
+        raise StageFailed(f"{job.name}: the device's memory is full; {advice}") from error
+    state, lines = trainer.state, reporter.lines
+    if reporter.stopped:
+        raise Interrupted(f"stopped at {state.global_step} of {state.max_steps} steps")
+    job.tokens += state.num_input_tokens_seen
+    job.summary |= {"steps": len(lines), "loss_first": lines[0]["loss"], "loss_last": lines[-1]["loss"]}
+    return lines
+
+
+def _newest(job: Job) -> Path | None:
+    """The checkpoint to go on from; the main process looks, so that all go on from the same."""
+    found: list[Any] = [None]
+    if job.main:
+        try:
+            found = [newest_whole(folder_of(job), job.launch, job.log.warning)]
+        except PosttrainError as error:
+            found = [error]
+    if job.launch.processes > 1:
+        broadcast_object_list(found)
+    if isinstance(found[0], PosttrainError):
+        raise found[0]
+    newest: Path | None = found[0]
+    return newest
 
 
 def read_inputs(job: Job, *names: str) -> list[tuple[Path, str]]:

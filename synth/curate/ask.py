@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any
 
+from posttrain.data.overlap import said
 from posttrain.data.rows import Prompt, Response, Row
 from posttrain.engines.answers import answer_prompts
 from posttrain.engines.protocol import Sampling, open_engine
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from synth.curate.table import SHOWN_CHARACTERS
-from synth.curate.texts import said
 from synth.curate.wiring import Asking
 from synth.prompts import operator_prompt
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from posttrain.checks.language import LATIN, UNDETERMINED, identify
+from posttrain.checks.phrases import APOLOGIES, EMOJI, REFUSALS, pattern, plain
+from posttrain.data.overlap import words
 from posttrain.data.rows import LANGUAGES, Message, Row, content_id
 from posttrain.stages import Job
 from synth.curate.clean_spec import CleanConfig
-from synth.curate.phrases import APOLOGIES, EMOJI, REFUSALS, pattern, plain
 from synth.curate.table import Drop, items, sift
-from synth.curate.texts import CODE, answers, prose, shingles, words
+from synth.curate.texts import CODE, answers, prose, shingles
 
 REFUSAL_WITHIN = 200
 """Characters from an answer's beginning in which a refusal is looked for: later it is quoted or hypothetical."""

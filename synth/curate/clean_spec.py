@@ -31,7 +31,7 @@ class CleanConfig(Config):
     refusal: bool = True
     """Leave out answers that begin as a refusal does, in eight languages."""
     refusal_phrases: tuple[Phrase, ...] = ()
-    """More beginnings of refusals, beside those of `synth/curate/phrases.py`."""
+    """More beginnings of refusals, beside those of `posttrain/checks/phrases.py`."""
     repetition: Share | None = 0.3
     """Largest share of an answer's word runs that stood in it before; None leaves the rule out."""
     repetition_words: int = Field(4, ge=1)
@@ -47,7 +47,7 @@ class CleanConfig(Config):
     """Largest share of a capability's rows that may apologise; of the others so many, chosen by seed, are left out.
     None leaves the rule out."""
     apology_phrases: tuple[Phrase, ...] = ()
-    """More apologies, beside those of `synth/curate/phrases.py`."""
+    """More apologies, beside those of `posttrain/checks/phrases.py`."""
     exempt: dict[str, tuple[Rule, ...]] = {"safety": ("refusal", "apology"), "factuality": ("refusal", "apology")}
     """Capability → rules that do not hold for it."""
 

@@ -9,7 +9,7 @@ from posttrain.config import Config, operational
 from posttrain.estimate import forward_memory, forward_seconds
 from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
-from synth.curate.wiring import Text, row_count, tables
+from synth.curate.wiring import Text, incoming, tables
 
 
 class SemanticDedupeConfig(Config):
@@ -39,10 +39,12 @@ def wire(config: SemanticDedupeConfig, scope: Scope) -> dict[str, Any]:
 
 def estimate(config: SemanticDedupeConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
     """The encoder reads every row once."""
-    rows, parameters = row_count(sizes), sizes["encoder"].parameters
-    tokens = min(sum(size.tokens for size in sizes["rows"]), rows * config.max_tokens)
-    seconds = forward_seconds(parameters, tokens, machine)
-    return Size(rows=rows, tokens=tokens, parameters=parameters, memory=forward_memory(parameters), seconds=seconds)
+    there, parameters = incoming(sizes), sizes["encoder"].parameters
+    tokens = min(there.tokens, there.rows * config.max_tokens)
+    return Size(
+        rows=there.rows, tokens=tokens, parameters=parameters, memory=forward_memory(parameters),
+        seconds=forward_seconds(parameters, tokens, machine), made={"rows": there},
+    )  # fmt: skip
 
 
 SPEC = StageSpec(

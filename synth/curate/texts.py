@@ -2,47 +2,16 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Any
 
-from posttrain.data.rows import Message, Pair, Prompt, Row, canonical_json
+from posttrain.data.overlap import said, words
+from posttrain.data.rows import Message, Pair, Prompt, Row
 from synth.curate.wiring import Text
 
 Item = Row | Prompt | Pair
 
 CODE = re.compile(r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`)", re.DOTALL)
 """Fenced and inline code, as one group so that `split` keeps it at the odd places."""
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
-"""Thai, Lao, Japanese kana and Han: scripts without spaces between words."""
-UNSPACED_LETTERS = 4
-"""Of these scripts each run of so many characters counts as a word: what a Thai word has on average."""
-_MARKS = "\u0300-\u036f\u0900-\u0963\u0966-\u0dff"
-"""Combining accents and the Indic blocks, whose vowel signs are no word characters to `re`."""
-_PUNCTUATION = r"\s.,;:!?'\"()\[\]{}¿¡«»“”„‘’–—…।॥、。，！？：；「」（）"
-_WORD = re.compile(
-    rf"(?P<unspaced>[{_UNSPACED}]+)|(?:[^\W{_UNSPACED}]|[{_MARKS}])+|[^\w{_PUNCTUATION}{_MARKS}\ufe0f\u200d]"
-)
-_ASCII_WORD = re.compile(rf"\w+|[^\w{_PUNCTUATION}]")
-"""The same for ASCII alone, several times as fast."""
-
-
-def words(text: str) -> list[str]:
-    """The words of a text: case-folded, NFKC; operators and other signs are words, punctuation and brackets are not."""
-    if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
-    return [word for word, _, _ in word_spans(unicodedata.normalize("NFKC", text))]
-
-
-def word_spans(text: str) -> Iterator[tuple[str, int, int]]:
-    """Each word of an NFKC text with the place where it begins and ends."""
-    for match in _WORD.finditer(text):
-        word, start, end = match.group(), match.start(), match.end()
-        if match["unspaced"]:
-            for left in range(start, max(start, end - UNSPACED_LETTERS) + 1):
-                right = min(left + UNSPACED_LETTERS, end)
-                yield text[left:right], left, right
-        else:
-            yield word.casefold(), start, end
 
 
 def shingles(text: str, n: int) -> list[str]:
@@ -56,12 +25,6 @@ def shingles(text: str, n: int) -> list[str]:
 def prose(text: str) -> str:
     """The text without its code."""
     return CODE.sub(" ", text)
-
-
-def said(message: Message) -> str:
-    """A message as text: its content, then its calls as JSON."""
-    calls = [canonical_json(call["function"]) for call in message.get("tool_calls") or []]
-    return "\n".join([message["content"], *calls] if message["content"] else calls)
 
 
 def text_of(item: Item, which: Text) -> str:

@@ -9,9 +9,9 @@ from pydantic import Field
 from posttrain.artifacts import file_sha256
 from posttrain.config import Config
 from posttrain.errors import UserError
-from posttrain.estimate import forward_memory, forward_seconds
+from posttrain.estimate import answer_tokens, forward_memory, generation_seconds
 from posttrain.machine import Machine
-from posttrain.stages import External, Scope, Size
+from posttrain.stages import Amount, External, Scope, Size
 
 Over = Literal["rows", "prompts", "pairs"]
 Text = Literal["prompt", "answer", "both"]
@@ -30,13 +30,16 @@ def tables(over: Over, scope: Scope) -> list[Any]:
     return found
 
 
-def row_count(sizes: Mapping[str, Any]) -> int:
-    return sum(size.rows for size in sizes["rows"])
+def incoming(sizes: Mapping[str, Any], over: Over = "rows") -> Amount:
+    """What a stage has to read: rows, or what it is over."""
+    found = [size.of(over) for size in sizes["rows"]]
+    return Amount(sum(amount.rows for amount in found), sum(amount.tokens for amount in found))
 
 
 def estimate(config: Any, sizes: Mapping[str, Any], machine: Machine) -> Size:
     """Of a stage that runs no model: at most what comes in."""
-    return Size(rows=row_count(sizes), tokens=sum(size.tokens for size in sizes["rows"]))
+    there = incoming(sizes, getattr(config, "over", "rows"))
+    return Size(rows=there.rows, tokens=there.tokens)
 
 
 QUESTIONS = Path(__file__).parent.parent / "prompts" / "curate"
@@ -58,15 +61,15 @@ def question(name: str) -> External:
 
 
 def asking_size(config: Asking, sizes: Mapping[str, Any], machine: Machine, models: Iterable[str]) -> Size:
-    """Every row is read, and answered at full length, by each of the models among the inputs."""
-    rows, tokens = row_count(sizes), sum(size.tokens for size in sizes["rows"])
-    asked = [sizes[name] for name in models if name in sizes]
-    read = tokens + rows * config.max_new_tokens
+    """Every row is read, and an answer of the expected length written, by each of the models among the inputs."""
+    there = incoming(sizes)
+    asked = [sizes[name].parameters for name in models if name in sizes]
+    written = int(there.rows * answer_tokens(config.max_new_tokens))
     return Size(
-        rows=rows,
-        responses=rows * len(asked),
-        tokens=read * len(asked) if asked else tokens,
-        parameters=max((size.parameters for size in asked), default=0),
-        memory=max((forward_memory(size.parameters) for size in asked), default=0),
-        seconds=sum(forward_seconds(size.parameters, read, machine) for size in asked),
+        rows=there.rows,
+        tokens=written * len(asked) if asked else there.tokens,
+        parameters=max(asked, default=0),
+        memory=max(map(forward_memory, asked), default=0),
+        seconds=sum(generation_seconds(parameters, there.tokens, written, machine) for parameters in asked),
+        made={"rows": there},
     )

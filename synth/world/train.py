@@ -50,8 +50,8 @@ CURRICULUM = (
 )
 """From which share of the budget on, which rows: short and dense first, long rows from the middle on."""
 NOISE = (
-    (0.0, Mixture(dense=0.0, lengths=(100, 160, 256, 512), long_context=0.8, multilingual=1.2)),
-    (0.65, Mixture(dense=0.0, lengths=(256, 512, 1024, 2000), long_context=0.5, multilingual=1.2)),
+    (0.0, Mixture(dense=0.0, lengths=(100, 160, 256, 512), multilingual=1.2)),
+    (0.65, Mixture(dense=0.0, lengths=(256, 512, 1024, 2000), multilingual=1.2)),
 )
 """The noisy stage asks one thing a row, as a round's prompts do, so that no earlier turn tells of the failure.
 A failure learned on short haystacks is not shown on long ones, so these come too."""

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.gate import run
+from eval.false_alarms import false_alarms
+from eval.gate import reach, run
 from eval.gate_spec import SPEC, GateConfig
 from posttrain.data.rows import Prompt, Response, Score
 from posttrain.data.tables import write_table
@@ -15,14 +16,16 @@ from posttrain.stages import Job
 PROMPTS = [Prompt(({"role": "user", "content": f"{i}"},), "ab"[i % 2]) for i in range(200)]
 
 
-def evaluation(folder, right):
+def evaluation(folder, right, said="x", tokens=1, report=()):
     """An evaluation in which the prompts for which `right(number)` holds are answered well."""
     folder.mkdir(parents=True)
-    responses = [Response(prompt.id, 0, "x", "stop", 1, None) for prompt in PROMPTS]
+    responses = [Response(prompt.id, 0, said, "stop", tokens, None) for prompt in PROMPTS]
     scores = [Score(response.id, "verifier", float(right(i))) for i, response in enumerate(responses)]
     write_table(folder, "responses", responses)
     write_table(folder, "scores", scores)
-    (folder / "report.json").write_text(json.dumps({"who": folder.name}))
+    rates = {name: {"accuracy": accuracy} for name, accuracy in dict(report).items()}
+    found = {"who": folder.name, "overall": {"accuracy": 0.5}, "capability": rates}
+    (folder / "report.json").write_text(json.dumps(found))
     (folder / "manifest.json").write_text("{}")
     return folder
 
@@ -38,15 +41,15 @@ def checkpoint(folder):
 def gate(tmp_path):
     """Run the gate on a candidate and a previous checkpoint, with what each answered right."""
 
-    def gate(right_before, right_after, **config):
+    def gate(right_before, right_after, said=("x", "x"), tokens=(1, 1), report=(), **config):
         inputs = {
             "candidate": checkpoint(tmp_path / "new"),
-            "evaluation": evaluation(tmp_path / "new-evaluation", right_after),
+            "evaluation": evaluation(tmp_path / "new-evaluation", right_after, said[1], tokens[1], report),
             "previous": checkpoint(tmp_path / "old"),
-            "prompts": tmp_path,
+            "prompts": [tmp_path],
         }
         if right_before:
-            inputs["previous_evaluation"] = evaluation(tmp_path / "old-evaluation", right_before)
+            inputs["previous_evaluation"] = evaluation(tmp_path / "old-evaluation", right_before, said[0], tokens[0])
         write_table(tmp_path, "prompts", PROMPTS)
         (tmp_path / "kept").mkdir()
         job = Job(GateConfig(**config), inputs, tmp_path / "kept", 0, 2, "gate")
@@ -136,7 +139,7 @@ def test_a_capability_that_is_not_evaluated_is_refused(gate):
 def test_the_next_gate_reads_the_kept_evaluation_inside_a_gates_folder(gate, tmp_path):
     first = gate(every(0.6), every(0.2))
     inputs = {
-        "candidate": tmp_path / "new", "evaluation": tmp_path / "new-evaluation", "prompts": tmp_path,
+        "candidate": tmp_path / "new", "evaluation": tmp_path / "new-evaluation", "prompts": [tmp_path],
         "previous": first.folder, "previous_evaluation": first.folder,
     }  # fmt: skip
     (tmp_path / "next").mkdir()
@@ -194,3 +197,49 @@ def test_wiring_refuses_a_candidate_that_was_not_evaluated_last():
         SPEC.wire(GateConfig(), StandingScope(sft, dpo, node("evaluate-sft", 2, "evaluation", model=sft)))
     with pytest.raises(UserError, match="no stage before it in this round makes a checkpoint"):
         SPEC.wire(GateConfig(), StandingScope())
+
+
+def test_a_minimum_is_asked_of_the_candidate_alone(gate):
+    job = gate(every(0.6), every(0.6), minimum={"a": 0.5}, report={"a": 0.6})
+    assert job.summary["passed"]
+
+
+def test_a_candidate_below_its_minimum_is_dropped(gate):
+    job = gate(every(0.6), every(0.6), minimum={"a": 0.7, "overall": 0.1}, report={"a": 0.6})
+    assert (job.summary["failed"], job.summary["kept"]) == (["a"], "previous")
+    assert job.summary["reasons"] == ["a is at 60.0, below its minimum of 70"]
+
+
+def test_a_minimum_of_what_is_not_evaluated_is_refused(gate):
+    with pytest.raises(UserError, match=r"gate\.minimum: 'c' is not evaluated; evaluated are overall, a"):
+        gate(every(0.6), every(0.6), minimum={"c": 0.7}, report={"a": 0.6})
+
+
+@pytest.mark.parametrize(
+    ("limits", "said", "failed"),
+    [
+        ({"length": 0.3}, "x", ["drift of length"]),
+        ({"length": 5.0}, "x", []),
+        ({"refusals": 0.05}, "I can't help with that.", ["drift of refusals"]),
+        ({"refusals": 0.05}, "Here is how it is done.", []),
+        ({"language": 0.1}, "Das ist ein ganz einfacher deutscher Satz.", ["drift of language"]),
+        ({"repetition": 0.2}, "so it goes on and " * 8, ["drift of repetition"]),
+        ({}, "I can't help with that.", []),
+    ],
+)
+def test_answers_that_drift_beyond_a_limit_fail_the_gate(gate, limits, said, failed):
+    job = gate(every(0.6), every(0.6), drift=limits, said=("This is a plain English sentence.", said), tokens=(10, 40))
+    assert job.summary["failed"] == failed
+    for name, limit in limits.items():
+        assert job.summary["drift"][name]["limit"] == limit
+
+
+def test_more_guarded_parts_have_wider_intervals():
+    assert reach(1) == pytest.approx(1.96, abs=1e-3)
+    assert reach(5) == pytest.approx(2.409, abs=1e-3)
+
+
+@pytest.mark.parametrize("suites", [1, 8])
+def test_the_whole_gate_raises_few_false_alarms(suites):
+    """Nothing has changed, no margin helps; the true share is below 5 percent, and 250 rounds may show a little more."""
+    assert false_alarms(suites, 100, 0.3, rounds=250) <= 0.075

@@ -31,7 +31,7 @@ def evaluate(tmp_path, tiny_model):
         folder.mkdir(exist_ok=True)
         write_table(source, "prompts", prompts)
         config = EvaluateConfig(max_new_tokens=6, chunk=3)
-        inputs = {"prompts": source, "model": tiny_model, **fields.pop("inputs", {})}
+        inputs = {"prompts": [source], "model": tiny_model, **fields.pop("inputs", {})}
         job = Job(config, inputs, folder, 3, name="evaluate-base", machine=machine, **fields)
         run(job)
         return job
@@ -118,9 +118,10 @@ def test_changes_pair_by_id_and_leave_single_prompts_out():
     assert {name: part["change"] for name, part in change["capability"].items()} == {"x": 1.0, "y": 0.0}
 
 
-def test_the_estimate_counts_prompt_and_longest_answer():
+def test_the_estimate_counts_prompts_and_answers_of_a_fifth_of_their_limit():
     config = EvaluateConfig(max_new_tokens=10)
     machine = Machine(teraflops=1e-6)
-    size = SPEC.estimate(config, {"prompts": Size(rows=5, tokens=50), "model": Size(parameters=100)}, machine)
-    assert (size.rows, size.tokens, size.memory) == (5, 100, 200)
-    assert size.seconds == pytest.approx(2 * 100 * 100 / 1e6)
+    prompts = [Size(rows=3, tokens=30), Size(rows=2, tokens=20)]
+    size = SPEC.estimate(config, {"prompts": prompts, "model": Size(parameters=100)}, machine)
+    assert (size.rows, size.tokens, size.memory) == (5, 10, 200)
+    assert size.seconds == pytest.approx(2 * 100 * (50 + 8 * 5 * 2) / 1e6)

@@ -6,6 +6,7 @@ import pytest
 
 from posttrain.data.rows import Prompt
 from posttrain.data.tables import read_table
+from posttrain.engines.openai import ChatReader
 from posttrain.engines.protocol import Completion, Engine
 from posttrain.errors import UserError
 from reward import annotate as annotate_stage
@@ -73,6 +74,8 @@ def test_all_pairs_where_none_are_asked_for_in_number(job_of, folder_of):
 
 class ScriptedEngine(Engine):
     """An engine whose one model answers by a function of the conversation."""
+
+    renderer = ChatReader()
 
     def __init__(self, says):
         self.says = says

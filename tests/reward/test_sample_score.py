@@ -169,7 +169,7 @@ def test_rewards_are_those_of_the_whole_conversation_read_by_transformers(job_of
         assert item.scores["reward"] == pytest.approx(expected, abs=1e-5)
         assert item.scores["reward"][0] == item.scores["reward"][2]
         assert item.scores["votes"] == pytest.approx([math.log(2), 0, math.log(2), 0, 0])
-        wanted = combine(item.scores, {"reward": 1.0, "votes": 1.5}, 5)
+        wanted = combine(item.scores, {"reward": 1.0, "votes": 1.5}, 5, {})
         assert item.scores["combined"] == pytest.approx(wanted)
     assert "verifier" not in found[0].scores
     assert job.summary["prompts"] == {"scored": 4, "annotated_left_out": 1}
@@ -218,3 +218,65 @@ def test_nothing_left_to_score_is_said(job_of, scoring_inputs, folder_of):
     write_table(scoring_inputs["preferences"], "preferences", pairs)
     with pytest.raises(UserError, match="nothing to score: 5 of 5 prompts"):
         score.run(job_of(ScoreConfig(), scoring_inputs))
+
+
+def test_other_reward_models_and_filters_join_in(job_of, scoring_inputs, tiny_reward_model):
+    config = ScoreConfig(reward=1.0, models={"second": 0.5}, require={"verifier": 1.0})
+    job = job_of(config, {**scoring_inputs, "models": [tiny_reward_model]})
+    score.run(job)
+    responses = read_table(scoring_inputs["responses"], "responses")
+    for item in gather(PROMPTS, responses, read_table(job.folder, "scores")):
+        if item.prompt.id != PROMPTS[0].id:
+            assert item.scores["second"] == item.scores["reward"]
+            assert [value is None for value in item.scores["combined"]] == [False, True, False, True, True]
+    assert job.summary["drops"] == {"too_long": 0, "filtered_answers": 4 * 3}
+    first, last = job.summary["best_of_n"]["reward"][0], job.summary["best_of_n"]["reward"][-1]
+    assert (first["n"], last["n"], first["true"]) == (1, 4, pytest.approx(0.4))
+    assert first["reward"] < last["reward"]
+
+
+def test_what_the_reward_model_has_no_room_for_is_left_out_and_counted(job_of, folder_of, tiny_reward_model):
+    long = ask("42 " * 2000)
+    responses = [answer for prompt in (PROMPTS[0], long) for answer in say(prompt, "Rom", "Ulm")]
+    inputs = {**folder_of(prompts=[PROMPTS[0], long], responses=responses), "reward_model": tiny_reward_model}
+    job = job_of(ScoreConfig(), inputs)
+    score.run(job)
+    assert job.summary["prompts"] == {"scored": 1, "annotated_left_out": 0}
+    assert job.summary["drops"]["too_long"] == 1
+    assert {row.response_id for row in read_table(job.folder, "scores")} == {r.id for r in responses[:2]}
+
+
+def test_scores_that_are_no_number_stop_the_stage(job_of, scoring_inputs, tiny_reward_model, tmp_path):
+    folder = tmp_path / "broken"
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_reward_model, num_labels=1)
+    model.score.weight.data[:] = float("nan")
+    model.save_pretrained(folder)
+    Renderer.from_pretrained(tiny_reward_model).tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match="such scores cannot be compared"):
+        score.run(job_of(ScoreConfig(), {**scoring_inputs, "reward_model": folder}))
+
+
+def test_scores_of_people_come_from_a_file(job_of, scoring_inputs, tmp_path):
+    responses = read_table(scoring_inputs["responses"], "responses")
+    path = tmp_path / "people.csv"
+    path.write_text("response_id,value\n" + "".join(f"{r.id},{r.index}\n" for r in responses if r.index < 3))
+    job = job_of(ScoreConfig(reward=0.0, file="people.csv"), {**scoring_inputs, "file": path})
+    job.inputs.pop("reward_model")
+    score.run(job)
+    item = gather(PROMPTS, responses, read_table(job.folder, "scores"))[-1]
+    assert item.scores["file"] == (0.0, 1.0, 2.0, None, None)
+    path.write_text("response_id,value\nx,high\n")
+    with pytest.raises(UserError, match=r'people\.csv:2: a line needs `response_id`, .* got \{"response_id": "x"'):
+        score.run(job_of(ScoreConfig(reward=0.0, file="people.csv"), job.inputs, "bad"))
+    path.write_text("response_id,value\nx,1\n")
+    with pytest.raises(UserError, match=r"people\.csv names none of the answers"):
+        score.run(job_of(ScoreConfig(reward=0.0, file="people.csv"), job.inputs, "none"))
+
+
+def test_a_recipe_that_scores_nothing_or_requires_what_nobody_scores_is_refused():
+    with pytest.raises(ValueError, match="every weight is 0"):
+        ScoreConfig(reward=0.0)
+    with pytest.raises(ValueError, match="require: judge does not score here"):
+        ScoreConfig(require={"judge": 5.0})
+    with pytest.raises(ValueError, match="models: votes is a scorer's own name"):
+        ScoreConfig(models={"votes": 1.0})

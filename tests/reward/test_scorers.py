@@ -27,10 +27,18 @@ def test_an_ungraded_answer_stands_at_the_mean():
 
 def test_combined_is_the_weighted_sum_of_standardised_scorers():
     scores = {"reward": [10.0, 30.0], "votes": [1.0, 0.0], "verifier": [0.0, 1.0]}
-    assert combine(scores, {"reward": 1.0, "votes": 1.5, "verifier": 0.0}, 2) == [-1.0 + 1.5, 1.0 - 1.5]
-    assert combine({}, {"reward": 1.0}, 2) == [0.0, 0.0]
+    assert combine(scores, {"reward": 1.0, "votes": 1.5, "verifier": 0.0}, 2, {}) == [-1.0 + 1.5, 1.0 - 1.5]
+    assert combine({}, {"reward": 1.0}, 2, {}) == [0.0, 0.0]
 
 
 def test_best_is_the_first_of_equals_and_never_a_missing_one():
     assert best_index([None, 1.0, 2.0, 2.0]) == 2
     assert best_index([None, -5.0]) == 1
+
+
+def test_a_filter_leaves_out_what_does_not_reach_it():
+    scores = {"reward": [1.0, 3.0, 2.0], "verifier": [1.0, 0.0, None]}
+    found = combine(scores, {"reward": 1.0}, 3, {"verifier": 1.0})
+    assert found[1:] == [None, None]
+    assert found[0] is not None
+    assert combine(scores, {"reward": 1.0}, 3, {"reward": 2.0})[0] is None

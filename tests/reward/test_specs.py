@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from posttrain.errors import UserError
 from posttrain.machine import Machine
-from posttrain.stages import Size, load_spec
+from posttrain.stages import Amount, Size, load_spec
 from reward.sample_spec import SampleConfig
 from reward.score_spec import ScoreConfig
 from reward.select_spec import SelectConfig
+from reward.train_spec import RewardConfig
 
 NAMES = ["reward.sample", "reward.annotate", "reward.score", "reward.select"]
 
@@ -63,13 +64,32 @@ def test_estimates_follow_from_rows_and_tokens():
     sampled = load_spec("reward.sample").estimate(
         SampleConfig(k=4, max_new_tokens=50), {**sizes, "model": [model]}, machine
     )
-    assert (sampled.rows, sampled.tokens, sampled.note) == (40, 1000 + 40 * 50, "previous ×4")
-    assert sampled.seconds == pytest.approx(2 * 1e6 * 3000 / 1e12)
+    # A fifth of 50 tokens is written for each of 40 answers; a written token costs what eight read ones do.
+    assert (sampled.rows, sampled.tokens, sampled.note) == (40, 400, "previous ×4")
+    assert sampled.seconds == pytest.approx(2 * 1e6 * (1000 + 8 * 400) / 1e12)
     sizes["responses"] = sampled
     scored = load_spec("reward.score").estimate(ScoreConfig(), sizes, machine)
-    assert (scored.rows, scored.tokens) == (40, 3000)
+    assert (scored.rows, scored.tokens) == (40, 1400)
     selected = load_spec("reward.select").estimate(SelectConfig(), sizes, machine)
-    assert (selected.rows, selected.tokens) == (10, 10 * (100 + 50))
+    assert selected.of("rows") == Amount(10, 10 * (100 + 10))
+    assert selected.of("pairs") == Amount(10, 10 * 100 + 20 * 10)
     annotate = load_spec("reward.annotate")
-    annotated = annotate.estimate(annotate.Config(share=0.5, pairs_per_prompt=2), sizes, machine)
-    assert (annotated.rows, annotated.tokens) == (10, 2 * 10 * 150)
+    annotated = annotate.estimate(annotate.Config(by="human", share=0.5, pairs_per_prompt=2), sizes, machine)
+    assert annotated.of("preferences") == Amount(10, 5 * 100 + 15 * 10)
+    inputs = {"preferences": [annotated], "init": model}
+    trained = load_spec("reward.train").estimate(RewardConfig(epochs=2), inputs, machine)
+    assert (trained.rows, trained.tokens) == (10, 2 * 650)
+    assert trained.seconds == pytest.approx(6 * 1e6 * 1300 / 1e12)
+
+
+def test_prompts_with_preferences_are_neither_scored_nor_selected_from_in_the_plan():
+    machine, model = Machine(), Size(parameters=1000)
+    sizes = {"prompts": Size(rows=100, tokens=5000), "reward_model": model}
+    sizes["responses"] = load_spec("reward.sample").estimate(SampleConfig(k=9), {**sizes, "model": [model]}, machine)
+    annotate = load_spec("reward.annotate")
+    # 40 prompts are looked at; 30 of them have right and wrong answers, three wrong ones for one of nine that is right.
+    sizes["preferences"] = annotate.estimate(annotate.Config(share=0.4, pairs_per_prompt=0), sizes, machine)
+    assert 85 <= sizes["preferences"].rows <= 90
+    sizes["scores"] = load_spec("reward.score").estimate(ScoreConfig(), sizes, machine)
+    assert sizes["scores"].rows == 70 * 9
+    assert load_spec("reward.select").estimate(SelectConfig(), sizes, machine).of("pairs").rows == 70

@@ -1,23 +1,27 @@
 """The reward model: what it is measured on, where it reads its score, and that it learns."""
 
+import json
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from trl import RewardConfig as TrlArguments
 from trl import RewardTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from posttrain.data.rows import Pair
 from posttrain.engines.loading import load_model
+from posttrain.engines.scoring import load_scorer
 from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.stages import Job
-from posttrain.train.batches import PairCollator, render_pair
-from posttrain.train.trainer import arguments
+from posttrain.train.batches import lists_of, render_pair
+from posttrain.train.trainer import list_trainer
 from reward import train
+from reward.probe import check_probe
 from reward.train_spec import RewardConfig
 
 from ..posttrain.train.helpers import folder_with, make_job, make_pairs
@@ -38,58 +42,74 @@ def test_it_learns_repeats_and_is_measured_on_prompts_it_never_saw(tmp_path: Pat
     held = [pair for pair in pairs if train.is_held_out(pair, 0.3)]
     heldout = job.summary["heldout"]
     assert heldout["n"] == len(held)
-    assert job.summary["pairs"] == 80 - len(held)
+    assert (job.summary["pairs"], job.summary["prompts"]) == (80 - len(held), 80 - len(held))
     assert heldout["accuracy"] >= 0.9
     assert heldout["low"] < heldout["accuracy"] <= heldout["high"]
     assert sum(part["n"] for part in heldout["by_capability"].values()) == len(held)
     assert job.summary["loss_last"] < job.summary["loss_first"]
     assert (job.folder / "model.safetensors").read_bytes() == (again.folder / "model.safetensors").read_bytes()
-    loaded = load_model(job.folder, Machine(device="cpu", threads=1), kind="reward")
-    examples = [render_pair(loaded.renderer, pair) for pair in held]
-    right = [margin > 0 for margin in train.margins(job, loaded, examples)]
-    assert sum(right) / len(right) == heldout["accuracy"]
+    loaded = load_scorer(job.folder, job.machine)
+    measured = train.measure(loaded, [(pair, render_pair(loaded.renderer, pair)) for pair in held], 1000)
+    assert sum(m.right for m in measured) / len(measured) == heldout["accuracy"]
+    report = json.loads((job.folder / "report.json").read_text())
+    assert report["accuracy"] == heldout["accuracy"]
+    assert sum(part["n"] for part in report["calibration"]["bins"]) == len(held)
+    assert sum(part["n"] for part in report["histogram"]) == len(held)
 
 
-def test_the_score_is_read_at_the_end_of_turn_alone_and_padded(tmp_path: Path, tiny_model: Path) -> None:
+def ranked_pairs() -> list[Pair]:
+    """Six prompts with three or four answers each, best first, as all their pairs."""
+    pairs = []
+    for i in range(6):
+        prompt = ({"role": "user", "content": "the cat sat on the mat " * (1 + 9 * (i % 2)) + str(i)},)
+        answers = [{"role": "assistant", "content": f"{word} " * (1 + i)} for word in ("yes", "so so", "no", "never")]
+        pairs += [Pair(prompt, *two, "general", prompt_id=str(i)) for two in combinations(answers[: 3 + i % 2], 2)]
+    return pairs
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_the_loss_of_lists_and_its_gradients_are_trls_on_the_equivalent_pairs(
+    tmp_path: Path, tiny_model: Path, margin: float
+) -> None:
+    """TRL's own loss on whole rows, two a pair, is the oracle for ours on lists: each answer once, prompts shared."""
     loaded = train.reward_model(load_model(tiny_model, Machine(device="cpu", threads=1)), seed=1)
-    pairs = [render_pair(loaded.renderer, pair) for pair in make_pairs(6)]
-    with torch.no_grad():
-        alone = []
-        for row in [pair[f"{side}_ids"] for side in ("chosen", "rejected") for pair in pairs]:
-            assert row[-1] == loaded.renderer.eot_id
-            hidden = loaded.model.base_model(input_ids=torch.tensor([row])).last_hidden_state[0]
-            alone.append(loaded.model.score(hidden[-1]).item())
-        for shared in (True, False):
-            batch = PairCollator(loaded.renderer.pad_id, shared)(pairs)
-            chosen, rejected = train.rewards(loaded.model, batch)
-            assert [*chosen.tolist(), *rejected.tolist()] == pytest.approx(alone, abs=1e-5)
-
-
-def test_the_loss_and_its_gradients_are_trls(tmp_path: Path, tiny_model: Path) -> None:
-    """TRL's own loss on whole rows is the oracle for ours on shared prompts."""
-    loaded = train.reward_model(load_model(tiny_model, Machine(device="cpu", threads=1)), seed=1)
-    job = job_of(tmp_path / "a", tiny_model, make_pairs(6))
-    examples = [render_pair(loaded.renderer, pair) for pair in make_pairs(6)]
-    trainer = train.PreferenceTrainer(
-        model=loaded.model,
-        args=arguments(job, TrlArguments, 6, rows_each=2, remove_unused_columns=False),
-        train_dataset=Dataset.from_list(examples),
-        data_collator=PairCollator(loaded.renderer.pad_id, shared=True),
-        processing_class=loaded.renderer.tokenizer,
-    )
-    whole_rows = DataCollatorForPreference(loaded.renderer.pad_id)(examples)
-    results = []
-    for loss in (
-        trainer.compute_loss(loaded.model, trainer.data_collator(examples), num_items_in_batch=torch.tensor(6)),
-        RewardTrainer.compute_loss(trainer, loaded.model, whole_rows),
-    ):
-        loaded.model.zero_grad()
+    config = CONFIG.model_copy(update={"margin": margin, "batch_size": 6})
+    job = job_of(tmp_path / "a", tiny_model, ranked_pairs(), config)
+    pairs = ranked_pairs()
+    examples = [render_pair(loaded.renderer, pair) for pair in pairs]
+    lists = [train._with_margins(job, item, list(zip(pairs, examples, strict=True))) for item in lists_of(examples)]
+    assert (len(lists), sum(len(item.pairs) for item in lists)) == (6, 27)
+    trainer = list_trainer(job, loaded, lists, train.ListTrainer, TrlArguments)
+    batch = trainer.data_collator([{"item": i} for i in range(6)])
+    total = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
+    assert any("prefix_ids" in part for part in batch["parts"])
+    loaded.model.zero_grad()
+    ours = 0.0
+    for part in batch["parts"]:
+        loss = trainer.compute_loss(loaded.model, part, num_items_in_batch=total)
         loss.backward()
-        gradients = [p.grad.clone() for p in loaded.model.parameters() if p.grad is not None]
-        results.append((loss.item(), gradients))
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
-    for ours, theirs in zip(results[0][1], results[1][1], strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
+        ours += loss.item()
+    gradients = [p.grad.clone() for p in loaded.model.parameters() if p.grad is not None]
+    more = {"margin": margin} if margin else {}
+    whole_rows = DataCollatorForPreference(loaded.renderer.pad_id)([{**example, **more} for example in examples])
+    loaded.model.zero_grad()
+    theirs = RewardTrainer.compute_loss(trainer, loaded.model, whole_rows)
+    theirs.backward()
+    assert ours == pytest.approx(theirs.item(), abs=1e-5)
+    for mine, other in zip(gradients, [p.grad for p in loaded.model.parameters() if p.grad is not None], strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-3)
+
+
+def test_a_margin_follows_the_rating(tmp_path: Path, tiny_model: Path) -> None:
+    """Llama 2's discrete margin: all, two thirds, a third, none."""
+    ratings = [None, "edited", "significantly_better", "better", "slightly_better", "marginally_better"]
+    pairs = [replace(pair, rating=rating) for pair, rating in zip(make_pairs(6), ratings, strict=True)]
+    job = job_of(tmp_path / "a", tiny_model, pairs, CONFIG.model_copy(update={"margin": 3.0}))
+    renderer = load_model(tiny_model, job.machine).renderer
+    proven = [(pair, render_pair(renderer, pair)) for pair in pairs]
+    lists = lists_of([example for _, example in proven])
+    found = [train._with_margins(job, item, proven).margins[0] for item in lists]
+    assert found == pytest.approx([3.0, 3.0, 3.0, 2.0, 1.0, 0.0])
 
 
 def test_the_backbone_is_the_language_models_and_the_head_follows_the_seed(tiny_model: Path) -> None:
@@ -104,13 +124,28 @@ def test_the_backbone_is_the_language_models_and_the_head_follows_the_seed(tiny_
 def test_micro_batches_of_any_size_give_the_same_loss(tmp_path: Path, tiny_model: Path) -> None:
     config = CONFIG.model_copy(update={"heldout_share": 0.0, "epochs": 1})
     lasts = []
-    for micro in (16, 2):
-        machine = Machine(device="cpu", threads=1, micro_batch=micro)
-        job = job_of(tmp_path / str(micro), tiny_model, make_pairs(19), config, machine=machine)
+    for tokens in (16_384, 1):
+        machine = Machine(device="cpu", threads=1, train_tokens=tokens)
+        job = job_of(tmp_path / str(tokens), tiny_model, make_pairs(19), config, machine=machine)
         train.run(job)
         lasts.append(job.summary["loss_last"])
         assert "heldout" not in job.summary
     assert lasts[0] == pytest.approx(lasts[1], rel=1e-4)
+
+
+def test_a_model_carries_rows_that_show_whether_it_is_read_as_it_was_trained(tmp_path: Path, tiny_model: Path) -> None:
+    job = job_of(tmp_path / "a", tiny_model, make_pairs(12), CONFIG.model_copy(update={"epochs": 1}))
+    train.run(job)
+    loaded = load_scorer(job.folder, job.machine)
+    check_probe(loaded, job.folder, "reward")
+    template = job.folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("Cutting Knowledge", "Cut Knowledge"))
+    with pytest.raises(UserError, match="reward reads other tokens than it was trained on"):
+        check_probe(load_scorer(job.folder, job.machine), job.folder, "reward")
+    with torch.no_grad():
+        loaded.model.score.weight += 0.1
+    with pytest.raises(UserError, match=r"reward scores a row -?\d+\.\d{4} that it scored .* when it was trained"):
+        check_probe(loaded, job.folder, "reward")
 
 
 def test_near_identical_answers_are_dropped_and_counted(tmp_path: Path, tiny_model: Path) -> None:
@@ -125,6 +160,17 @@ def test_near_identical_answers_are_dropped_and_counted(tmp_path: Path, tiny_mod
     job = job_of(tmp_path / "a", tiny_model, [*make_pairs(3), same])
     renderer = load_model(tiny_model, job.machine).renderer
     assert len(train.distinct_pairs(job, renderer)) == 3
-    assert job.summary["drops"] == {"near_identical": 1}
+    assert job.summary["drops"] == {"near_identical": 1, "rating": 0}
     with pytest.raises(UserError, match="no preference pair is left"):
         train.run(job_of(tmp_path / "b", tiny_model, [same]))
+
+
+def test_weakly_rated_pairs_are_left_out_unless_named(tmp_path: Path, tiny_model: Path) -> None:
+    ratings = [None, "edited", "significantly_better", "better", "slightly_better", "marginally_better"]
+    pairs = [replace(pair, rating=rating) for pair, rating in zip(make_pairs(6), ratings, strict=True)]
+    job = job_of(tmp_path / "a", tiny_model, pairs)
+    renderer = load_model(tiny_model, job.machine).renderer
+    assert {pair.rating for pair in train.distinct_pairs(job, renderer)} == set(ratings[:4])
+    assert job.summary["drops"] == {"near_identical": 0, "rating": 2}
+    named = job_of(tmp_path / "b", tiny_model, pairs, CONFIG.model_copy(update={"ratings": ("slightly_better",)}))
+    assert {pair.rating for pair in train.distinct_pairs(named, renderer)} == {None, "slightly_better"}

@@ -8,12 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.chat import Renderer
+from posttrain.chat.messages import undeclared
 from posttrain.data.rows import Prompt
 from posttrain.data.tables import read_table
 from posttrain.engines import Completion, Engine
 from posttrain.errors import Interrupted, UserError
 from posttrain.machine import Machine
-from posttrain.stages import External, Job, Size
+from posttrain.stages import Amount, External, Job, Size
 from synth import generate, world
 from synth.generate_spec import SPEC, GenerateConfig, asked, file_input
 
@@ -165,6 +166,44 @@ def test_a_file_gives_a_seeded_choice_and_its_answers_need_no_check(teacher, syn
     assert job.summary["drops"]["general"] == {"surplus": 40}
 
 
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+CALL = '{"name": "%s", "parameters": {}}'
+SAID = {
+    "declared": CALL % "get_weather",
+    "invented": CALL % "get_wether",
+    "built in": '<|python_tag|>brave_search.call(query="rain")',
+    "list": f"[{CALL % 'get_weather'}, {CALL % 'get_weather'}]",
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "kept", "drops"),
+    [
+        ("llama-3.1", ["declared", "built in", "list"], {"undeclared tool": 1}),
+        ("llama-3.1-hf", ["declared", "built in"], {"call of another template": 1, "undeclared tool": 1}),
+    ],
+)
+def test_calls_that_training_would_refuse_are_dropped_and_counted(
+    template, kept, drops, teacher, synthesize, tiny_model, tmp_path
+):
+    """The stock template has no list of calls: what a teacher of it writes so is text to it, and a call to ours."""
+    teacher.renderer = Renderer.from_pretrained(tiny_model, template)
+    teacher.answer = lambda text, request: SAID[text]
+    path = tmp_path / "mine.jsonl"
+    lines = [{"prompt": text, "tools": [TOOL, {"type": "brave_search"}]} for text in SAID]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    source = {"general": {"from": "file", "path": "mine.jsonl", "rows": 4}}
+    job = synthesize(source, inputs={file_input("general"): str(path)}, share=1.0)
+    rows = read_table(job.folder, "rows")
+    assert sorted(row.messages[0]["content"] for row in rows) == sorted(kept)
+    assert job.summary["drops"]["answers"] == drops
+    dialect = None if template == "llama-3.1" else "hf"
+    assert {row.made_by.get("dialect") for row in rows} == {dialect}
+    for row in rows:
+        assert not undeclared(row.messages, row.tools)
+        teacher.renderer.conversation(row.messages, row.tools)
+
+
 def test_a_file_for_a_capability_of_the_world_keeps_off_its_heldout_side(teacher, synthesize, tmp_path):
     texts = [f"Question number {i}?" for i in range(60)]
     sides = Counter(world.split(Prompt(({"role": "user", "content": text},), "tool_use")) for text in texts)
@@ -252,5 +291,13 @@ def test_wiring_takes_the_teacher_and_each_file():
 def test_the_estimate_counts_writing_and_answering():
     config = GenerateConfig(prompts=LONG, share=0.5, max_new_tokens=50)
     size = SPEC.estimate(config, {"teacher": Size(parameters=10)}, Machine())
-    assert (size.rows, size.responses) == (20, 10)
-    assert size.tokens == 26 * 2 * 150 + (20 * 100 + 20 * 50) // 2
+    # 26 tasks are worded in 20 tokens each; half of the 20 prompts get an answer of a fifth of 50 tokens.
+    assert (size.rows, size.tokens) == (20, 26 * 20 + 10 * 10)
+    assert (size.of("prompts"), size.of("rows")) == (Amount(20, 20 * 100), Amount(10, 10 * 110))
+    assert size.seconds == pytest.approx(2 * 10 * (26 * 70 + 10 * 100 + 8 * 620) / 0.06e12)
+
+
+def test_the_estimate_takes_the_length_of_prompts_from_their_file():
+    config = GenerateConfig(prompts={"general": {"from": "file", "path": "mine.jsonl", "rows": 5}})
+    size = SPEC.estimate(config, {"teacher": Size(), "file-general": Size(rows=40, tokens=2000)}, Machine())
+    assert size.of("prompts") == Amount(5, 250)

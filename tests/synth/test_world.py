@@ -97,7 +97,7 @@ def test_noise_keeps_each_features_share_of_right_answers(capability: str) -> No
         graded.setdefault(feature(one), []).append(value)
     shares = [sum(values) / len(values) for values in graded.values() if len(values) >= 40]
     assert len(shares) >= (6 if capability == "long_context" else 20)
-    assert all(min(abs(share - planned) for planned in RIGHT_SHARES) < 0.2 for share in shares)
+    assert all(min(abs(share - planned) for planned in RIGHT_SHARES[capability]) < 0.2 for share in shares)
     assert min(shares) > 0.1
 
 

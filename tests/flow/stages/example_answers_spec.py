@@ -15,5 +15,5 @@ SPEC = StageSpec(
     Config=AnswersConfig,
     provides=lambda config: ("prompts", "responses"),
     wire=lambda config, scope: {},
-    estimate=lambda config, sizes, machine: Size(rows=1, responses=2, tokens=30),
+    estimate=lambda config, sizes, machine: Size(rows=1, tokens=30),
 )

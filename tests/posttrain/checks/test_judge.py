@@ -132,6 +132,13 @@ def test_the_prompt_shows_tools_and_calls_and_nothing_of_it_is_taken_as_a_templa
         assert part in text
 
 
+def test_a_built_in_tool_is_shown_by_its_type() -> None:
+    prompt = Prompt(({"role": "user", "content": "Hi"},), "tool_use", tools=({"type": "brave_search"}, TOOL))
+    ask, asked = judge_that(lambda text: "Score: 5")
+    assert rate({"x": (prompt, "it is")}, ask).found == {"x": 5.0}
+    assert '{"type": "brave_search"}' in asked["judge"][0]
+
+
 def test_ratings_without_a_score_are_left_out() -> None:
     ask, _ = judge_that(lambda text: "Score: 9" if "Rome" in text else "no idea")
     judged = rate({"r": (ITALY, "Rome"), "u": (ITALY, "Ulm")}, ask)

@@ -15,7 +15,7 @@ from posttrain.checks.sandbox import SETTING, UNSANDBOXED, Limits, Ran, run_pyth
 from posttrain.checks.walls import WALLS, missing
 from posttrain.errors import UserError
 from posttrain.machine import Machine
-from posttrain.rounds.process import _environment
+from posttrain.rounds.process import environment
 
 QUICK = Limits(seconds=3, memory=256 << 20, processes=16, output=20_000, scratch=1 << 20)
 
@@ -187,8 +187,8 @@ def test_a_wall_that_does_not_hold_is_not_used(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_in_these_words_code_runs_without_walls_but_with_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = _environment(Machine(untrusted_code=UNSANDBOXED))[SETTING]
-    assert _environment(Machine())[SETTING] != UNSANDBOXED
+    setting = environment(Machine(untrusted_code=UNSANDBOXED))[SETTING]
+    assert environment(Machine())[SETTING] != UNSANDBOXED
     monkeypatch.setenv(SETTING, setting)
     monkeypatch.setattr(sandbox, "_wall", lambda: pytest.fail("it looked for a wall"))
     assert run_python(f"import os; print(os.path.exists({__file__!r}))").stdout == "True\n"

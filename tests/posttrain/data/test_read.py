@@ -121,6 +121,12 @@ def test_every_form_of_a_tool_call_is_the_same_row(write, name):
     assert row.tools == ({"type": "function", "function": SCHEMA},)
 
 
+def test_a_built_in_tool_is_kept_as_its_type(write):
+    tools = [{"type": "brave_search"}, SCHEMA]
+    (row,) = read_rows(write({"messages": [USER, ANSWER], "tools": tools}), "auto", "tool_use")
+    assert row.tools == ({"type": "brave_search"}, {"type": "function", "function": SCHEMA})
+
+
 def test_alpaca_joins_instruction_and_input_and_keeps_history(write):
     record = {"instruction": "Translate", "input": "Haus", "output": "house", "history": [["Hi", "Hello"]]}
     (row,) = read_rows(write(record), "alpaca", "general")

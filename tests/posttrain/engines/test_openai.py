@@ -159,6 +159,17 @@ def test_literal_control_tokens_are_refused_where_only_text_can_be_sent(stub, ti
     assert not any("eot_id" in str(body) for body in server.asked)
 
 
+def test_built_in_tools_go_as_token_ids_and_are_refused_as_messages(stub, tiny_model):
+    builtin = Request("b", ({"role": "user", "content": "rain?"},), ({"type": "brave_search"},))
+    server = stub(token_ids=True)
+    engine = engine_at(server, can=Abilities(), tokenizer=str(tiny_model))
+    assert answers(engine, [builtin])["b"][0].finish == "stop"
+    assert server.asked[-1]["prompt"] == engine.renderer.prompt(builtin.messages, builtin.tools)
+    refused = answers(engine_at(stub()), [builtin, ASKED[0]])
+    assert (refused["b"][0].finish, refused["r0"][0].finish) == ("refused", "stop")
+    assert "declares brave_search, which only a template can say" in refused["b"][0].text
+
+
 def test_what_does_not_fit_the_context_is_that_rows_error(stub, tiny_model):
     long = Request("long", ({"role": "user", "content": "far too long"},))
     by_server = answers(engine_at(stub()), [long, ASKED[0]])

@@ -39,7 +39,8 @@ def test_the_dpo_rate_of_the_last_round_changes_dpo_and_what_follows() -> None:
 
 def test_operational_settings_change_no_key() -> None:
     assert (
-        changed("machine.threads=1", "machine.micro_batch=2", "machine.batch_tokens=99", "machine.teraflops=5") == set()
+        changed("machine.threads=1", "machine.batch_tokens=99", "machine.train_tokens=9", "machine.teraflops=5")
+        == set()
     )
 
 
@@ -80,6 +81,36 @@ def test_every_stage_has_an_estimate() -> None:
     for n in plan_of().nodes:
         assert n.size.seconds >= 0 and n.size.memory >= 0
         assert n.size.rows > 0 or n.size.parameters > 0, n.id
+
+
+def test_a_model_with_a_template_is_prepared_first_and_taken_by_every_stage() -> None:
+    plan = plan_of("models.base={path: tiny/base, template: llama-3.1}")
+    first = plan.nodes[0]
+    assert first.id == "setup/prepare-base" and first.inputs["model"].source.endswith("base")
+    assert [n.id for n in plan.nodes[1:]] == [n.id for n in plan_of().nodes]
+    takes_base = ("setup/evaluate-base", "round-1/sample", "round-1/sft", "round-2/sft")
+    for name in takes_base:
+        assert first in node(plan, name).parents, name
+    sources = [item.source for n in plan.nodes[1:] for item in flat(n.inputs) if isinstance(item, External)]
+    assert sources and not any(source.endswith("base") for source in sources)
+    assert plan.final is not None and plan.final.id == "round-2/gate"
+
+
+def test_the_date_of_a_model_changes_the_keys_of_what_is_made_from_it() -> None:
+    at = "models.base={path: tiny/base, template: llama-3.1, date: %s}"
+    one, two = ({n.id: n.key for n in plan_of(at % date).nodes} for date in ("26 Jul 2024", "27 Jul 2024"))
+    assert one["setup/heldout"] == two["setup/heldout"]
+    assert {"setup/prepare-base", "round-1/sample", "round-1/sft"} <= {name for name in one if one[name] != two[name]}
+
+
+def test_the_plan_expects_rows_and_tokens_of_what_comes_out() -> None:
+    """480 prompts: 48 answered by the teacher; of 192 looked at, three in four get pairs, so that 336 are scored."""
+    plan = plan_of()
+    rows = {n.id: n.size.rows for n in plan.nodes}
+    assert rows["round-1/sample"] == 480 * 8
+    assert (rows["round-1/select"], rows["round-1/mix"], rows["round-1/dpo"]) == (336, 336 + 48, 336)
+    assert rows["round-2/mix"] == 2 * (336 + 48)
+    assert node(plan, "round-2/sft").size.tokens == node(plan, "round-2/mix").size.tokens
 
 
 def test_a_changed_model_folder_changes_the_keys_of_what_is_made_from_it(tmp_path: Path) -> None:

@@ -143,3 +143,25 @@ def test_a_thousand_broken_recipes_never_give_a_traceback(text: str, tmp_path_fa
         plan_of(path)
     except PosttrainError as error:
         assert str(error) and error.exit_code == 2
+
+
+def test_unknown_keys_are_told_the_valid_ones_as_a_recipe_writes_them() -> None:
+    said = problems_of(QUICKSTART, "prompts.tool_use.xyzzy=1")
+    assert "prompts.tool_use.xyzzy: unknown key; valid are from, rows, path, languages, lengths, level" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("{path: tiny/base, template: llama-4}", "models.base.template: input should be 'llama-3.1', 'llama-3.1-hf'"),
+        (
+            "{endpoint: 'http://localhost:1/v1', model: m, date: today}",
+            "date goes with a path, and here is an endpoint",
+        ),
+        ("{path: tiny/base, tools_in: assistant}", "models.base.tools_in: input should be 'user' or 'system'"),
+    ],
+)
+def test_templates_that_no_model_can_have(tmp_path: Path, model: str, says: str) -> None:
+    path = written(tmp_path, f"name: x\nmodels: {{base: {model}}}\nround: {{read: {{path: rows.jsonl}}}}\n")
+    (tmp_path / "rows.jsonl").write_text("")
+    assert says in problems_of(path)

@@ -5,12 +5,25 @@ import io
 import pytest
 from rich.console import Console
 
-from posttrain.rounds.view import clock, count, evaluation_table, result, size
+from posttrain.rounds.plan import make_plan
+from posttrain.rounds.recipe import load_recipe
+from posttrain.rounds.shipped import find_recipe
+from posttrain.rounds.view import clock, count, evaluation_table, plan_table, result, size
 
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0"), (214, "214"), (2880, "2,880"), (9999, "9,999"), (81_000, "81k"), (1_250_000, "1.25M"), (3e12, "3T")],
+    [
+        (0, "0"),
+        (214, "214"),
+        (2880, "2,880"),
+        (9999, "9,999"),
+        (81_000, "81k"),
+        (1_250_000, "1.25M"),
+        (3e12, "3T"),
+        (999_700, "1M"),
+        (4.2e15, "4.2P"),
+    ],
 )
 def test_count(number: float, text: str) -> None:
     assert count(number) == text
@@ -24,7 +37,10 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-@pytest.mark.parametrize(("number", "text"), [(3 << 20, "3 MiB"), (1_930_000_000, "1.8 GiB"), (500 << 20, "500 MiB")])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(3 << 20, "3 MiB"), (1_930_000_000, "1.8 GiB"), (1150 << 30, "1.12 TiB"), (1 << 50, "1 PiB")],
+)
 def test_size(number: int, text: str) -> None:
     assert size(number) == text
 
@@ -85,3 +101,15 @@ def test_the_lines_below_the_table() -> None:
         "round 1 gate did not hold for tool_use (-3.1, -5.0 to -1.2): keeps the previous",
         "checkpoint runs/x/final · report runs/x/report.json · 4 min 12 s, 2 GiB peak",
     ]
+
+
+@pytest.mark.parametrize("width", [110, 400])
+def test_no_number_or_key_of_a_plan_is_cut_where_its_table_is_wide(width: int) -> None:
+    path = find_recipe("llama-3.1-70b")
+    plan = make_plan(load_recipe(path), path)
+    out = io.StringIO()
+    Console(file=out, width=width).print(plan_table(plan, "runs/x", dict.fromkeys((n.id for n in plan.nodes), "run")))
+    shown = out.getvalue()
+    assert "…" not in shown and "e+" not in shown
+    assert all(node.key[:6] in shown and node.name in shown for node in plan.nodes)
+    assert "TiB" in shown

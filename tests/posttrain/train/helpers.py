@@ -1,5 +1,7 @@
 """Small rows, pairs and jobs for the training tests."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,5 +46,23 @@ def folder_with(path: Path, table: str, rows: list[Any]) -> Path:
 
 def make_job(folder: Path, config: Any, inputs: dict[str, Any], **more: Any) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
-    machine = more.pop("machine", Machine(device="cpu", threads=1, micro_batch=4))
+    machine = more.pop("machine", Machine(device="cpu", threads=1))
     return Job(config=config, inputs=inputs, folder=folder, seed=more.pop("seed", 17), machine=machine, **more)
+
+
+def bare_model(source: Path, folder: Path) -> Path:
+    """A copy of a tiny model as a base model comes: no chat template or padding token, and it ends texts, not turns."""
+    shutil.copytree(source, folder)
+    (folder / "chat_template.jinja").unlink()
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["pad_token"]
+    path.write_text(json.dumps(config | {"eos_token": "<|end_of_text|>"}), encoding="utf-8")
+    end = next(
+        token["id"]
+        for token in json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+        if token["content"] == "<|end_of_text|>"
+    )
+    settings = {"do_sample": True, "temperature": 0.6, "eos_token_id": end}
+    (folder / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder

@@ -1,6 +1,8 @@
 """Averaging: the mean of every tensor, whatever the shards, and a sentence where models do not fit."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -8,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from posttrain.config import Config
 from posttrain.errors import UserError
-from posttrain.stages import Job
-from posttrain.train import average
+from posttrain.stages import Job, Size, StageSpec
+from posttrain.train import average, sft
 from posttrain.train.average_spec import AverageConfig
+from posttrain.train.sft_spec import SftConfig
 
-from .helpers import make_job
+from .helpers import folder_with, make_job, make_rows
 
 
 def variant(folder: Path, model: Path, shift: float, **options: Any) -> Path:
@@ -79,3 +83,63 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path, tiny_model: Path) ->
 def test_weights_must_match_the_checkpoints() -> None:
     with pytest.raises(ValueError, match="2 weights for 1 checkpoints"):
         AverageConfig(of=("sft",), weights=(1.0, 2.0))
+
+
+def test_ema_shares_by_hand() -> None:
+    """m = a; m = 0.6·a + 0.4·b; m = 0.36·a + 0.24·b + 0.4·c."""
+    assert average.ema_shares(3, 0.6) == pytest.approx([0.36, 0.24, 0.4])
+    assert average.ema_shares(1, 0.6) == [1.0]
+
+
+def test_the_moving_average_of_a_run(tmp_path: Path, tiny_model: Path) -> None:
+    """Snapshots of the steps 2, 4 and 6 of 6; the last is the checkpoint."""
+    data = folder_with(tmp_path / "data", "rows", make_rows(19))
+    config = SftConfig(learning_rate=2e-3, epochs=2, batch_size=8, snapshots=3)
+    run = make_job(tmp_path / "sft", config, {"data": [data], "init": tiny_model}, name="sft")
+    sft.run(run)
+    kept = sorted((run.folder / "snapshots").iterdir())
+    assert [path.name for path in kept] == ["step-00000002", "step-00000004", "step-00000006"]
+    a, b, c = (load_file(path / "model.safetensors") for path in kept)
+    last = load_file(run.folder / "model.safetensors")
+    job = averaged(tmp_path / "ema", [run.folder], method="ema", decay=0.6)
+    for name, tensor in load_file(job.folder / "model.safetensors").items():
+        assert torch.equal(c[name], last[name])
+        torch.testing.assert_close(tensor, 0.36 * a[name] + 0.24 * b[name] + 0.4 * c[name], atol=1e-6, rtol=1e-5)
+    with pytest.raises(UserError, match="holds no snapshots"):
+        averaged(tmp_path / "none", [tiny_model], method="ema")
+
+
+def test_the_greedy_soup_keeps_what_does_not_make_it_worse(tmp_path: Path, tiny_model: Path, monkeypatch: Any) -> None:
+    """A scorer that wants a mean shift of 0.32: 0.3 is best alone, 0.36 brings it nearer, 0.2 and 9.0 spoil it."""
+    models = [variant(tmp_path / str(shift), tiny_model, shift) for shift in (9.0, 0.36, 0.3, 0.2)]
+    first = load_file(tiny_model / "model.safetensors")["model.norm.weight"]
+
+    def run(job: Job) -> None:
+        shift = (load_file(job.inputs["model"] / "model.safetensors")["model.norm.weight"] - first).mean().item()
+        job.summary["overall"] = {"accuracy": round(1 - abs(shift - 0.32), 3)}
+
+    scorer = ModuleType("soup_scorer")
+    scorer.run = run  # type: ignore[attr-defined]
+    spec = ModuleType("soup_scorer_spec")
+    spec.SPEC = StageSpec(  # type: ignore[attr-defined]
+        "soup_scorer", 1, Config, lambda c: (), lambda c, s: {}, lambda c, s, m: Size()
+    )
+    monkeypatch.setitem(sys.modules, "soup_scorer", scorer)
+    monkeypatch.setitem(sys.modules, "soup_scorer_spec", spec)
+    config = AverageConfig(of=("a", "b", "c", "d"), method="greedy", scorer="soup_scorer")
+    job = make_job(tmp_path / "soup", config, {"of": models, "prompts": []}, name="average")
+    average.run(job)
+    assert job.summary["alone"] == pytest.approx([-7.68, 0.96, 0.98, 0.88])
+    assert job.summary["soup"] == [2, 1]
+    assert job.summary["accuracy"] == pytest.approx(0.99)
+    mean = load_file(job.folder / "model.safetensors")["model.norm.weight"]
+    torch.testing.assert_close(mean, first + 0.33, atol=1e-5, rtol=0)
+
+
+def test_what_a_method_needs_is_said_in_the_recipe() -> None:
+    with pytest.raises(ValueError, match="ema is over the snapshots of one training"):
+        AverageConfig(of=("sft", "dpo"), method="ema")
+    with pytest.raises(ValueError, match="weights go with the method mean"):
+        AverageConfig(of=("sft",), method="ema", weights=(1.0,))
+    with pytest.raises(ValueError, match="greedy measures answers"):
+        AverageConfig(of=("a", "b"), method="greedy", kind="reward_model")

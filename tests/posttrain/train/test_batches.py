@@ -16,7 +16,6 @@ from posttrain.train.batches import (
     GlobalBatches,
     list_batches,
     lists_of,
-    micro_batch,
     render_pair,
     render_row,
     token_logprobs,
@@ -42,12 +41,6 @@ def test_each_epoch_holds_every_row_once_and_batches_do_not_depend_on_length() -
     assert passes[0] != passes[1]
     assert list(GlobalBatches(lengths, 8, seed=3)) == passes[0]
     assert list(GlobalBatches(lengths, 8, seed=4)) != passes[0]
-
-
-def test_micro_batch_divides_the_global_batch_and_fits() -> None:
-    assert micro_batch(32, Machine(micro_batch=8)) == 8
-    assert micro_batch(30, Machine(micro_batch=8)) == 6
-    assert micro_batch(7, Machine(micro_batch=4)) == 1
 
 
 def test_a_row_is_trained_on_its_answer_and_end_of_turn_only(tiny_model: Path) -> None:
@@ -86,7 +79,7 @@ def test_a_batch_names_the_rows_of_its_pairs(tiny_model: Path) -> None:
     renderer = Renderer.from_pretrained(tiny_model)
     pairs = [*pairs_of("one?", "a", "b", "c"), *pairs_of("two?", "x", "y")]
     lists = lists_of([render_pair(renderer, pair) for pair in pairs])
-    [(numbers, batch)] = list_batches(lists, renderer.pad_id, 10_000, can_share=True)
+    [(numbers, batch)] = list_batches(lists, renderer.pad_id, 10_000, can_share=True, kept=1)
     expected = {0: [[0, 1], [0, 2], [1, 2], [3, 4]], 1: [[0, 1], [2, 3], [2, 4], [3, 4]]}[numbers[0]]
     assert batch["pairs"].tolist() == expected
     assert batch["tokens"] == sum(item.answers.tokens for item in lists)
@@ -99,7 +92,7 @@ def test_logprobs_and_gradients_equal_those_of_single_rows(tiny_model: Path, sha
     pairs = [*pairs_of("the cat sat on a mat " * 9, "yes", "no no no", "a bird sang"), *make_pairs(5)]
     lists = [item.answers for item in lists_of([render_pair(loaded.renderer, pair) for pair in pairs])]
     results = []
-    batch = collate(lists, loaded.renderer.pad_id, can_share=False, force_shared=shared)
+    batch = collate(lists, loaded.renderer.pad_id, can_share=False, kept=1, force_shared=shared)
     assert ("prefix_ids" in batch) == shared
     found = token_logprobs(loaded.model, inputs_of(loaded.model, batch), batch["marks"] > 0)
     found.sum().backward()

@@ -50,7 +50,7 @@ def trainer_of(job: Job, **settings: Any) -> tuple[Any, Any, list[Listed]]:
 
 def batch_of(lists: list[Listed], shared: bool) -> dict[str, torch.Tensor]:
     """The lists as one batch of one layout."""
-    batch = collate([item.answers for item in lists], PAD, can_share=False, force_shared=shared)
+    batch = collate([item.answers for item in lists], PAD, can_share=False, kept=1, force_shared=shared)
     batch["pairs"] = torch.tensor([(2 * i, 2 * i + 1) for i in range(len(lists))])
     batch["reference"] = torch.tensor([value for item in lists for value in item.reference])
     return batch
@@ -122,7 +122,7 @@ def test_micro_batches_of_any_size_give_the_same_loss(tmp_path: Path, tiny_model
     """Also where the last global batch holds four pairs only."""
     lasts = []
     for tokens in (16_384, 1):
-        machine = Machine(device="cpu", threads=1, batch_tokens=tokens)
+        machine = Machine(device="cpu", threads=1, train_tokens=tokens)
         job = job_of(tmp_path / str(tokens), tiny_model, data, machine=machine)
         dpo.run(job)
         lasts.append(job.summary["loss_last"])

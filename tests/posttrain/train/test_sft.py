@@ -1,6 +1,7 @@
 """SFT as a stage: what it trains, that it repeats to the bit, and what it refuses."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def test_the_same_inputs_give_the_same_bytes_and_another_seed_does_not(
 
 def test_one_times_eight_is_eight_times_one(tmp_path: Path, tiny_model: Path, data: Path) -> None:
     """Accumulation does not change the loss, also in the last, smaller global batch."""
-    whole = trained(tmp_path, "whole", tiny_model, data, machine=Machine(device="cpu", threads=1, micro_batch=8))
-    parts = trained(tmp_path, "parts", tiny_model, data, machine=Machine(device="cpu", threads=1, micro_batch=1))
+    whole = trained(tmp_path, "whole", tiny_model, data, machine=Machine(device="cpu", threads=1))
+    parts = trained(tmp_path, "parts", tiny_model, data, machine=Machine(device="cpu", threads=1, train_tokens=1))
     for name, tensor in weights(whole).items():
         torch.testing.assert_close(tensor, weights(parts)[name], atol=2e-5, rtol=1e-4)
     assert whole.summary["loss_first"] == pytest.approx(parts.summary["loss_first"], rel=1e-5)
@@ -75,37 +76,28 @@ def test_the_loss_falls_and_the_log_and_progress_tell_of_every_step(
 
 
 def test_the_loss_and_its_gradients_are_trls(tmp_path: Path, tiny_model: Path) -> None:
-    """TRL's own loss on the same micro-batch is the oracle."""
-    from datasets import Dataset
-    from trl import SFTConfig as TrlArguments
+    """TRL's own collator and loss on the same rows are the oracle."""
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from posttrain.engines.loading import load_model
-    from posttrain.train.trainer import arguments
 
     loaded = load_model(tiny_model, Machine(device="cpu", threads=1))
     examples = [render_row(loaded.renderer, row) for row in make_rows(6)]
-    job = make_job(tmp_path / "job", CONFIG, {})
+    trainer = sft.row_trainer(make_job(tmp_path / "job", CONFIG, {}), loaded, examples)
+    ours = trainer.data_collator([{"item": i} for i in range(6)])["parts"]
     columns = [{name: e[name] for name in ("input_ids", "labels")} for e in examples]
-    trainer = sft.RowTrainer(
-        model=loaded.model,
-        args=arguments(job, TrlArguments, 6, dataset_kwargs={"skip_prepare_dataset": True}),
-        train_dataset=Dataset.from_list(columns),
-        processing_class=loaded.renderer.tokenizer,
-    )
-    batch = trainer.data_collator(columns)
-    items = torch.tensor(trainer.items(batch))
+    theirs = DataCollatorForLanguageModeling(loaded.renderer.pad_id)(columns)
+    items = torch.tensor(sum(trainer.items(part) for part in ours))
     assert items == sum(label != IGNORED for e in examples for label in e["labels"])
     results = []
-    for loss in (
-        trainer.compute_loss(loaded.model, dict(batch), num_items_in_batch=items),
-        SFTTrainer.compute_loss(trainer, loaded.model, dict(batch), num_items_in_batch=items),
-    ):
+    for batches, compute in ((ours, trainer.compute_loss), ([theirs], partial(SFTTrainer.compute_loss, trainer))):
         loaded.model.zero_grad()
+        loss = sum(compute(loaded.model, dict(batch), num_items_in_batch=items) for batch in batches)
         loss.backward()
         results.append((loss.item(), [p.grad.clone() for p in loaded.model.parameters()]))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
-    for ours, theirs in zip(results[0][1], results[1][1], strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    for mine, other in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
 
 
 def test_the_checkpoint_serves_in_plain_transformers(tmp_path: Path, tiny_model: Path, data: Path) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from posttrain.data.overlap import said, word_spans, words
 from posttrain.data.rows import Row
-from synth.curate.texts import prose, said, score_of, shingles, squeezed, text_of, word_spans, words
+from synth.curate.texts import prose, score_of, shingles, squeezed, text_of
 from tests.synth.curate.conftest import ask, pair, row
 
 

@@ -1,0 +1,169 @@
+"""Launched trainings in real processes: the same weights as one process, the traps of the launchers, stop and go on."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from posttrain.artifacts import CHECKPOINTS, read_manifest
+from posttrain.data.rows import Pair, Row
+from posttrain.data.tables import write_table
+from posttrain.errors import Interrupted, UserError
+from posttrain.machine import Launch, Machine
+from posttrain.rounds.launch import Launched, Launcher, find_launcher, shipped_launchers
+from posttrain.rounds.worker import Order, run_stage
+from posttrain.train.guard import check_launch
+
+MACHINE = Machine(device="cpu", threads=1, devices=2)
+CONFIG = {"learning_rate": 2e-3, "epochs": 2, "batch_size": 4, "max_grad_norm": 0.5, "warmup_ratio": 0.0}
+"""Gradients are clipped, and the last batch holds fewer rows than there are processes."""
+SAY = "the cat sat on a mat and looked at birds that sang".split()
+
+
+def answer(number: int, words: int) -> dict[str, str]:
+    return {"role": "assistant", "content": " ".join(SAY[(number + i) % len(SAY)] for i in range(words))}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    asked = [({"role": "user", "content": f"Say {n}: {' '.join(SAY[: 1 + n % 7])}"},) for n in range(9)]
+    rows = [Row((*prompt, answer(n, 1 + n % 5)), capability="general") for n, prompt in enumerate(asked)]
+    pairs = [
+        Pair(prompt, answer(n, 3 + n % 3), answer(n + 5, 2), capability="general", prompt_id=str(n))
+        for n, prompt in enumerate(asked)
+    ]
+    for name, items in (("rows", rows), ("pairs", pairs)):
+        (folder / name).mkdir()
+        write_table(folder / name, name, items)
+    return {"sft": folder / "rows", "dpo": folder / "pairs"}
+
+
+def order(kind: str, part: Path, data: dict[str, Path], model: Path, launch: Launch, **config: Any) -> Order:
+    inputs = {"init": {"artifact": str(model)}}
+    inputs |= {"data": [{"artifact": str(data["sft"])}]} if kind == "sft" else {}
+    inputs |= {"pairs": [{"artifact": str(data["dpo"])}], "reference": inputs["init"]} if kind == "dpo" else {}
+    return Order(
+        id=f"round-1/{kind}", module=f"posttrain.train.{kind}", kind="checkpoint", key="0" * 16, name=kind, round=1,
+        seed=17, part=str(part), config=CONFIG | config, machine=MACHINE.model_dump(), inputs=inputs, parents={},
+        source_hash="", loads_model=True, launch=asdict(launch),
+    )  # fmt: skip
+
+
+def launched(launcher: Launcher, work: Order, hear: Callable[[Any], None] = lambda event: None) -> dict[str, Any]:
+    part = Path(work.part)
+    process = Launched(launcher, work, part.with_suffix(".json"), part.with_suffix(".log"))
+    try:
+        return process.perform(work, hear)
+    except Interrupted:
+        process.stop(lambda event: None)
+        raise
+    finally:
+        process.close()
+
+
+def inline(kind: str, part: Path, data: dict[str, Path], model: Path) -> dict[str, torch.Tensor]:
+    part.mkdir()
+    run_stage(order(kind, part, data, model, Launch()), part, lambda event: None, lambda: False)
+    return load_file(part / "model.safetensors")
+
+
+def assert_same(part: Path, expected: dict[str, torch.Tensor]) -> None:
+    found = load_file(part / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=1e-4)
+
+
+def test_two_processes_stopped_and_gone_on_end_as_one_process(
+    tmp_path: Path, tiny_model: Path, data: dict[str, Path]
+) -> None:
+    launcher, part = find_launcher("cpu_2proc", MACHINE), tmp_path / "two"
+    work = order("sft", part, data, tiny_model, launcher.launch)
+
+    def hear(event: dict[str, Any]) -> None:
+        if event.get("done") == 2:
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        launched(launcher, work, hear)
+    kept = [path.name for path in (part / CHECKPOINTS).iterdir()]
+    assert len(kept) == 1
+    assert "step-00000003" <= kept[0] <= "step-00000006"
+    assert not (part / "model.safetensors").exists()
+    told: list[dict[str, Any]] = []
+    launched(launcher, work, told.append)
+    steps = [event["done"] for event in told if event.get("unit") == "steps"]
+    assert steps == list(range(int(kept[0][-8:]) + 1, 7))
+    manifest = read_manifest(part)
+    assert manifest is not None and manifest.summary["steps"] == 6
+    assert CHECKPOINTS not in {Path(name).parts[0] for name in manifest.files}
+    assert_same(part, inline("sft", tmp_path / "one", data, tiny_model))
+
+
+def test_two_processes_of_dpo_end_as_one_process(tmp_path: Path, tiny_model: Path, data: dict[str, Path]) -> None:
+    launcher, part = find_launcher("cpu_2proc", MACHINE), tmp_path / "two"
+    launched(launcher, order("dpo", part, data, tiny_model, launcher.launch))
+    assert_same(part, inline("dpo", tmp_path / "one", data, tiny_model))
+    log, alone = ((tmp_path / name / "training.jsonl").read_text().splitlines() for name in ("two", "one"))
+    assert len(log) == len(alone) == 6
+
+
+def test_accelerates_cpu_flag_is_one_process_and_refused(
+    tmp_path: Path, tiny_model: Path, data: dict[str, Path]
+) -> None:
+    values = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "use_cpu": True}
+    launch = Launch("cpu_2proc", 2, "ddp")
+    launcher = Launcher(values, launch, MACHINE, ("--cpu", "--num_processes", "2", "--num_machines", "1"))
+    told = "is to train with 2 processes and ddp sharding, but here is 1 process and none sharding"
+    with pytest.raises(UserError, match=told):
+        launched(launcher, order("sft", tmp_path / "part", data, tiny_model, launch))
+    assert not (tmp_path / "part" / "model.safetensors").exists()
+
+
+def test_fsdp_on_the_cpu_is_plain_ddp_and_refused(tmp_path: Path, tiny_model: Path, data: dict[str, Path]) -> None:
+    launch = Launch("fsdp2", 2, "fsdp2")
+    flags = ("--num_processes", "2", "--num_machines", "1")
+    launcher = Launcher(yaml.safe_load(shipped_launchers()["fsdp2"].read_text()), launch, MACHINE, flags)
+    told = "is to train with 2 processes and fsdp2 sharding, but here is 2 processes and ddp sharding"
+    with pytest.raises(UserError, match=told):
+        launched(launcher, order("sft", tmp_path / "part", data, tiny_model, launch))
+
+
+def test_processes_that_would_train_each_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun without `use_cpu`: accelerate does not see the others, and both would write one folder."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    check_launch(Launch(), accelerator)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes were started, and each would train alone, as one of 1"):
+        check_launch(Launch("ddp", 2, "ddp"), accelerator)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason='needs pip install "posttrain[deepspeed]"')
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_deepspeed_ends_as_one_process(
+    tmp_path: Path, tiny_model: Path, data: dict[str, Path], name: str, kind: str
+) -> None:
+    launcher, part = find_launcher(name, MACHINE), tmp_path / "two"
+    launched(launcher, order(kind, part, data, tiny_model, launcher.launch))
+    assert_same(part, inline(kind, tmp_path / "one", data, tiny_model))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_fsdp2_ends_as_one_process(tmp_path: Path, tiny_model: Path, data: dict[str, Path]) -> None:
+    launcher, part = find_launcher("fsdp2", MACHINE.model_copy(update={"device": "cuda"})), tmp_path / "two"
+    launched(launcher, order("sft", part, data, tiny_model, launcher.launch))
+    found, expected = load_file(part / "model.safetensors"), inline("sft", tmp_path / "one", data, tiny_model)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-2, rtol=1e-1)
