@@ -2,9 +2,9 @@
 
     python -m benchmarks.sft [--rows 200]
 
-TRL at its defaults (padded micro-batches of 8 as they come), at its best setting here (packing), and ours, one after the
-other in alternation, each in a process of its own with one thread. Trained tokens a second of processor time, start-up
-and loading left out; the median of the repetitions.
+TRL at its defaults (padded micro-batches of 8 as they come), at its best setting here (packing), and ours, one after
+the other in alternation, each in a process of its own with one thread. Trained tokens a second of processor time,
+start-up and loading left out; the median of the repetitions.
 """
 
 import argparse

@@ -95,7 +95,9 @@ def write_manifest(folder: Path, **fields: Any) -> Manifest:
     files = {
         str(path.relative_to(folder)): FileRecord(path.stat().st_size, file_sha256(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (LOG, MANIFEST) and not path.name.endswith(JOURNAL)
+        if path.is_file()
+        and path.name not in (LOG, MANIFEST)
+        and not path.name.endswith(JOURNAL)
         and path.relative_to(folder).parts[0] != CHECKPOINTS
     }
     listing = json.dumps([[name, record.sha256] for name, record in files.items()])
@@ -105,7 +107,8 @@ def write_manifest(folder: Path, **fields: Any) -> Manifest:
 
 
 def publish(part: Path, folder: Path) -> None:
-    """Give a finished `.part` folder its name. Journals and checkpoints under way are dropped; a broken folder of that name is replaced."""
+    """Give a finished `.part` folder its name; a broken folder of that name is replaced. What only served to go on
+    (journals, checkpoints) is dropped."""
     for journal in part.glob(f"*{JOURNAL}"):
         journal.unlink()
     shutil.rmtree(part / CHECKPOINTS, ignore_errors=True)

@@ -26,8 +26,11 @@ SHOWN = 60
 
 
 def grade(check: Check, message: Message, verifiers: Mapping[str, Verifier] | None = None) -> Verdict:
-    """Grade an assistant message by VERIFIERS, or by a table of one's own. Raises UserError when the check names none of
-    them or its arguments are not as that one needs, and where a verifier cannot work on this machine."""
+    """Grade an assistant message by VERIFIERS, or by a table of one's own.
+
+    Raises UserError when the check names none of them or its arguments are not as that one needs, and where a verifier
+    cannot work on this machine.
+    """
     args = arguments(check, verifiers)
     if message.get("role", "assistant") != "assistant":
         return Verdict(None, f"a {message['role']} message is not an answer")

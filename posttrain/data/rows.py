@@ -16,7 +16,7 @@ Message = dict[str, Any]
 to train it."""
 
 Tool = dict[str, Any]
-"""`{"type": "function", "function": {"name", "description", "parameters": JSON schema}}`, or of a built-in tool its type
+"""`{"type": "function", "function": {"name", "description", "parameters": JSON schema}}`, or the type of a built-in one
 alone: `{"type": "brave_search"}`."""
 
 Rating = Literal["significantly_better", "better", "slightly_better", "marginally_better", "edited"]
@@ -107,8 +107,8 @@ class Score:
 class Sample:
     """One answer of an evaluation as it was graded; its texts stand in `prompts` and `responses`.
 
-    `value` is 0 to 1, or None where it cannot be graded. `parsed` is the answer as it was read, None where none could be
-    found, which is another thing than a wrong one; `parts` are further numbers that its suite sums up.
+    `value` is 0 to 1, or None where it cannot be graded. `parsed` is the answer as it was read, None where none could
+    be found, which is another thing than a wrong one; `parts` are further numbers that its suite sums up.
     """
 
     prompt_id: str

@@ -22,7 +22,7 @@ KEPT_SECONDS = 0.005
 SPARE_WIDTH = 400
 """Columns of output that is no terminal: a line of a table is never folded."""
 COUNTS = ("k", "M", "G", "T", "P", "E")
-BYTES = ("MiB", "GiB", "TiB", "PiB", "EiB")
+BYTES = (" GiB", " TiB", " PiB", " EiB")
 
 
 def console(stream: Any = None) -> Console:
@@ -56,9 +56,9 @@ def clock(seconds: float) -> str:
 
 def size(byte_count: float) -> str:
     """`61 MiB`, `1.28 GiB`, `1.12 TiB`."""
-    if byte_count < 1000 * 2**20:
+    if byte_count < 2**30:
         return f"{byte_count / 2**20:.0f} MiB"
-    return _figures(byte_count / 2**20, 1024, tuple(f" {unit}" for unit in BYTES))
+    return _figures(byte_count / 2**30, 1024, BYTES)
 
 
 def _grid(*columns: str, title: str = "") -> Table:

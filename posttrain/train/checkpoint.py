@@ -12,6 +12,7 @@ from posttrain.config import semantic
 from posttrain.stages import Job
 from posttrain.train.adapters import merged
 from posttrain.train.resume import SHARDED
+from posttrain.train.snapshots import gathered
 
 
 def stored_dtype(path: str | Path) -> torch.dtype:
@@ -28,7 +29,7 @@ def save_checkpoint(job: Job, trainer: Any, renderer: Renderer, init: str | Path
     """
     state = None
     if job.launch.sharding in SHARDED:
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        state = gathered(trainer)
     if not job.main:
         return
     model, dtype = merged(trainer.accelerator.unwrap_model(trainer.model), init), stored_dtype(init)

@@ -16,9 +16,16 @@ def snapshot_steps(count: int, steps: int) -> set[int]:
     return {round(steps * (place + 1) / count) for place in range(count)} - {0}
 
 
+def gathered(trainer: Any) -> dict[str, Any]:
+    """All weights by name, each tied one once; empty on other processes than the main one where they were split."""
+    tied = trainer.accelerator.unwrap_model(trainer.model).all_tied_weights_keys
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
+    return {name: value for name, value in state.items() if name not in tied}
+
+
 def keep_snapshot(job: Job, trainer: Any, step: int) -> None:
     """Write the weights as they are at this step, in float32, whole or not at all. Every process takes part."""
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    state = gathered(trainer)
     if not job.main:
         return
     folder = job.folder / SNAPSHOTS / f"step-{step:08d}"

@@ -241,5 +241,5 @@ def test_more_guarded_parts_have_wider_intervals():
 
 @pytest.mark.parametrize("suites", [1, 8])
 def test_the_whole_gate_raises_few_false_alarms(suites):
-    """Nothing has changed, no margin helps; the true share is below 5 percent, and 250 rounds may show a little more."""
+    """Nothing has changed and no margin helps; 250 rounds may show a little more than the true share."""
     assert false_alarms(suites, 100, 0.3, rounds=250) <= 0.075

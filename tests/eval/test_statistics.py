@@ -42,6 +42,7 @@ def test_mcnemar_is_statsmodels_exact(pairs):
     assert mcnemar(before, after) == pytest.approx(min(1.0, expected))
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_statsmodels(p_values):
     adjusted = holm({str(number): p for number, p in enumerate(p_values)})

@@ -15,6 +15,7 @@ from posttrain.inspect.proving import prove
 from posttrain.rounds.plan import make_plan
 from posttrain.rounds.recipe import load_recipe
 from posttrain.rounds.shipped import find_recipe
+from tests.posttrain.train.helpers import bare_model
 
 RECIPE = """\
 name: mine
@@ -38,7 +39,7 @@ LONG = {
 }  # fmt: skip
 
 
-def recipe(folder: Path, model: Path, rows: list[Any], more: str = "") -> Path:
+def recipe(folder: Path, model: Path | str, rows: list[Any], more: str = "") -> Path:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = folder / "recipe.yaml"
     path.write_text(RECIPE % (model, more))
@@ -52,6 +53,14 @@ def proven(path: Path, root: Path, stage: str | None = None) -> str:
     except UserError as error:
         out.write(f"refused: {error}")
     return out.getvalue()
+
+
+def test_a_model_that_gets_its_template_from_the_recipe_is_prepared_for_it(tmp_path: Path, tiny_model: Path) -> None:
+    bare = bare_model(tiny_model, tmp_path / "bare")
+    path = recipe(tmp_path, f"{{path: {bare}, template: llama-3.1}}", [SOUND])
+    shown = proven(path, tmp_path / "run")
+    assert "⟦cat⟧⟪<|eot_id|>⟫" in shown
+    assert (tmp_path / "run" / "setup" / "prepare-base" / "chat_template.jinja").is_file()
 
 
 def test_sound_rows_are_shown_and_counted(tmp_path: Path, tiny_model: Path) -> None:

@@ -59,9 +59,9 @@ def killed(run: Callable[[Job], None], job: Job, step: int) -> None:
         if event["unit"] == "steps" and event["done"] == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    job.report = report
     pid = os.fork()
     if pid == 0:
+        job.report = report
         run(job)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -192,10 +192,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoint_before(
         try:
             run(job)
         except UserError as error:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             (tmp_path / "said").write_text(str(error))
+        finally:
             os._exit(2)
-        os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     said = (tmp_path / "said").read_text()
     assert said.startswith("sft: the checkpoint of step 4 cannot be written (")
