@@ -61,21 +61,20 @@ def _steps(
 ) -> list[Draft]:
     """Step until every row has ended or has all its tokens; `running` are the rows still in the batch."""
     drafts = [Draft() for _ in range(len(noise_BN))]
-    running = drafts
-    logits_BV = prefix.output.logits[prefix.rows, -1]
+    running, tokens_B = drafts, prefix.last
     for step in range(sampling.max_new_tokens):
+        positions_B = prefix.lengths + step
+        logits_BV = prefix.go_on(model, tokens_B[:, None], positions_B[:, None]).logits[:, -1]
         tokens_B, logprobs_B = pick(logits_BV, noise_BN[:, step], heat_B, sampling.top_p)
         _write_down(running, tokens_B, logprobs_B, stops)
         going = [place for place, draft in enumerate(running) if not draft.stopped]
-        if not going or step + 1 == sampling.max_new_tokens:
+        if not going:
             break
         if len(going) < COMPACT_BELOW * len(running):
             kept = torch.tensor(going, device=tokens_B.device)
             prefix.keep(kept)
             running = [running[place] for place in going]
             tokens_B, noise_BN, heat_B = tokens_B[kept], noise_BN[kept], heat_B[kept]
-        positions_B = prefix.lengths + step
-        logits_BV = prefix.go_on(model, tokens_B[:, None], positions_B[:, None]).logits[:, -1]
     return drafts
 
 

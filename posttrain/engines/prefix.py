@@ -6,7 +6,7 @@ length, T tokens so far, D head size.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -51,13 +51,14 @@ def _with_room(part: Tensor, rows: Tensor, length: int) -> Tensor:
 class Prefix:
     """Rows that go on from their prompts.
 
-    `rows` (B,) says which prompt each row began with; `mask` (B, P + room) is 1 where a token may be attended to, None
-    where nothing is padded (cheaper); `lengths` (B,) are the prompts' own; `output` is what the model said of them.
+    `rows` (B,) says which prompt each row began with, `last` (B,) are the prompts' last ids, which stand in no cache yet,
+    `lengths` (B,) count the ids before; `mask` (B, P + room) is 1 where a token may be attended to, None where nothing
+    is padded (cheaper).
     """
 
-    output: Any
     cache: Cache
     rows: Tensor
+    last: Tensor
     lengths: Tensor
     mask: Tensor | None
 
@@ -79,28 +80,37 @@ class Prefix:
 
 @dataclass
 class Computed:
-    """Prompts that went through the model once, left-padded: what it said, their cache, their lengths (R,), and where
-    they are padded (R, P), None where nothing is."""
+    """Prompts that went through the model once, all but their last ids (R,): their cache, how many ids that is of each
+    (R,), and where they are padded (R, P), None where nothing is."""
 
-    output: Any
     cache: Cache
+    last: Tensor
     lengths: Tensor
     padded: Tensor | None
 
 
-def compute(model: Any, prompts: Sequence[list[int]], pad_id: int) -> Computed:
-    """Run the prompts; of the logits only those after the last token are made."""
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=model.device)
-    lengths = torch.tensor([len(p) for p in prompts], device=model.device)
-    positions = torch.arange(longest, device=model.device) - (longest - lengths)[:, None]
-    padded = positions < 0 if any(len(p) < longest for p in prompts) else None
-    cache = DynamicCache()
-    output = model(
-        input_ids=ids, attention_mask=None if padded is None else (~padded).long(),
-        position_ids=positions.clamp(min=0), past_key_values=cache, use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
-    return Computed(output, cache, lengths, padded)
+def compute(model: Any, prompts: Sequence[list[int]], pad_id: int, side: Literal["left", "right"]) -> Computed:
+    """Run prompts of two ids or more up to their last one, whose logits the first step makes.
+
+    Padded on the right no mask is needed, which halves the attention's work: no real token comes after padding. Padded
+    on the left what goes on stands beside its prompt, as layers that see a window of tokens want it.
+    """
+    device, longest = model.device, max(map(len, prompts)) - 1
+    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
+    padding = [[pad_id] * (longest + 1 - len(prompt)) for prompt in prompts]
+    cache, mask = DynamicCache(), {}
+    if side == "right":
+        rows = [prompt[:-1] + pads for prompt, pads in zip(prompts, padding, strict=True)]
+        padded = torch.arange(longest, device=device) >= lengths[:, None]
+    else:
+        rows = [pads + prompt[:-1] for prompt, pads in zip(prompts, padding, strict=True)]
+        positions = torch.arange(longest, device=device) - (longest - lengths)[:, None]
+        padded = positions < 0
+        mask = {"attention_mask": (~padded).long() if padded.any() else None, "position_ids": positions.clamp(min=0)}
+    ids = torch.tensor(rows, device=device)
+    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **mask)
+    last = torch.tensor([prompt[-1] for prompt in prompts], device=device)
+    return Computed(cache, last, lengths, padded if padded.any() else None)
 
 
 def rows_of(copies: Sequence[int], device: torch.device) -> Tensor:
@@ -115,4 +125,4 @@ def unshared(computed: Computed, rows: Tensor, room: int) -> Prefix:
     mask = None
     if computed.padded is not None:
         mask = torch.nn.functional.pad((~computed.padded).long(), (0, room), value=1)[rows]
-    return Prefix(computed.output, Cache(layers=layers), rows, computed.lengths[rows], mask)
+    return Prefix(Cache(layers=layers), rows, computed.last[rows], computed.lengths[rows], mask)

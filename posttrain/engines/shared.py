@@ -25,15 +25,15 @@ ATTENTION = "posttrain_shared_prompts"
 def begin(
     model: Any, prompts: Sequence[list[int]], copies: Sequence[int], room: int, pad_id: int
 ) -> "SharedPrompts | Prefix":
-    """Run the prompts once and give prompt r `copies[r]` rows with room for `room` more tokens."""
-    computed, rows = compute(model, prompts, pad_id), rows_of(copies, model.device)
+    """Run the prompts once and give prompt r `copies[r]` rows with room for `room` tokens, its own last one included."""
+    rows = rows_of(copies, model.device)
     if not sees_everything(model.config):
-        return unshared(computed, rows, room)
+        return unshared(compute(model, prompts, pad_id, "left"), rows, room)
+    computed = compute(model, prompts, pad_id, "right")
     prompts_only = [(layer.keys, layer.values) for layer in computed.cache.layers]
     own = [RoomyLayer(keys[:, :, :0], values[:, :, :0], rows, room) for keys, values in prompts_only]
-    return SharedPrompts(
-        computed.output, prompts_only, Cache(layers=own), rows, computed.lengths[rows], computed.padded
-    )
+    last, lengths = computed.last[rows], computed.lengths[rows]
+    return SharedPrompts(prompts_only, Cache(layers=own), rows, last, lengths, computed.padded)
 
 
 def sees_everything(config: Any) -> bool:
@@ -49,14 +49,14 @@ def sees_everything(config: Any) -> bool:
 class SharedPrompts:
     """Rows that go on from their prompts, with the members of `posttrain.engines.prefix.Prefix`.
 
-    `layers` are the prompts' (R, H, P, D) keys and values, `own` what the rows have said since; `rows` (B,) says which
-    prompt each row belongs to, `lengths` (B,) how long that is; `padded` (R, P) is where a prompt has no token.
+    `layers` are the prompts' (R, H, P, D) keys and values, `own` those of the rows since; `rows` (B,) says which prompt
+    each row belongs to, `padded` (R, P) where a prompt has no token.
     """
 
-    output: Any
     layers: list[tuple[Tensor, Tensor]]
     own: Cache
     rows: Tensor
+    last: Tensor
     lengths: Tensor
     padded: Tensor | None
 
