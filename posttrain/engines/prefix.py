@@ -52,8 +52,8 @@ class Prefix:
     """Rows that go on from their prompts.
 
     `rows` (B,) says which prompt each row began with, `last` (B,) are the prompts' last ids, which stand in no cache
-    yet, `lengths` (B,) count the ids before; `mask` (B, P + room) is 1 where a token may be attended to, None where nothing
-    is padded (cheaper).
+    yet, `lengths` (B,) count the ids before; `mask` (B, P + room) is 1 where a token may be attended to, None where
+    nothing is padded (cheaper).
     """
 
     cache: Cache

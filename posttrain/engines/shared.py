@@ -25,7 +25,7 @@ ATTENTION = "posttrain_shared_prompts"
 def begin(
     model: Any, prompts: Sequence[list[int]], copies: Sequence[int], room: int, pad_id: int
 ) -> "SharedPrompts | Prefix":
-    """Run the prompts once and give prompt r `copies[r]` rows with room for `room` tokens, the prompt's last included."""
+    """Run the prompts once and give prompt r `copies[r]` rows with room for `room` tokens, its last included."""
     rows = rows_of(copies, model.device)
     if not sees_everything(model.config):
         return unshared(compute(model, prompts, pad_id, "left"), rows, room)
