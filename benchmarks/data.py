@@ -1,147 +1,38 @@
-"""Reading and mixing a million rows: seconds and peak memory, against `datasets` on the same files.
+"""Rows on their way to training: rendering with masks, near-duplicate removal, reading and mixing a million rows.
 
-    python benchmarks/data.py [--rows 1000000]
+    python benchmarks/data.py --write           # needs pip install datasketch
 
-Four JSONL files of conversations are read, mixed by weight and epochs, and written; each step is a process of its own,
-whose peak memory the kernel tells. The peer loads the same files with `datasets`, takes the same shares, shuffles them
-and writes Parquet. Its files have no tools, because their schemas differ and Arrow would merge them.
+Each part has a module of its own that says what is compared with what: data_rendering.py, data_duplicates.py,
+data_mixing.py. CPU seconds compare on a machine that is shared with other work.
 """
 
-import argparse
-import json
-import random
-import resource
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
-CAPABILITIES = {"general": 0.5, "code": 0.2, "reasoning": 0.2, "tool_use": 0.1}
-"""Capability → its share of the rows on disk."""
-PARTS = {
-    "general": {"weight": 52.66}, "code": {"weight": 14.89, "epochs": 2},
-    "reasoning": {"weight": 21.19}, "tool_use": {"weight": 11.26, "epochs": 3},
-}  # fmt: skip
-WORDS = [f"word{number}" for number in range(5_000)]
-LIMIT_MIB = 1024
+import harness
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--step", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    parser = harness.parser(__doc__, seed=17)
+    parser.add_argument("--rendered", type=int, default=400, help="conversations of each kind that are rendered")
+    parser.add_argument("--deduplicated", type=int, default=20_000, help="texts among which near duplicates are found")
+    parser.add_argument("--mixed", type=int, default=1_000_000, help="conversations that are read and mixed")
     options = parser.parse_args()
-    if options.step:
-        child(options.step[0], Path(options.step[1]))
-    else:
-        compare(options.rows)
 
+    import data_duplicates
+    import data_mixing
+    import data_rendering
 
-def compare(rows: int) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_files(folder, rows)
-        size = sum(path.stat().st_size for path in folder.glob("*-tools.jsonl"))
-        print(f"{rows:,} rows, {size / 1e9:.2f} GB of JSONL", end="\n\n")
-        print(f"{'step':<12}{'rows':>12}{'seconds':>10}{'CPU s':>10}{'peak MiB':>10}")
-        found = {step: run_step(step, folder) for step in STEPS}
-    ours = found["read"]["cpu"] + found["mix"]["cpu"]
-    peak = max(found["read"]["peak"], found["mix"]["peak"])
-    print(f"\nread and mix in {ours / found['datasets']['cpu']:.2f} times the CPU seconds of datasets, ", end="")
-    print(f"{peak / found['datasets']['peak']:.2f} times its memory; the limit of {LIMIT_MIB:,} MiB ", end="")
-    print("holds" if peak < LIMIT_MIB else "does not hold")
-
-
-def run_step(step: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, "--step", step, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    numbers = f"{found['rows']:>12,}{found['seconds']:>10.1f}{found['cpu']:>10.1f}{found['peak']:>10,.0f}"
-    print(f"{step:<12}{numbers}", flush=True)
-    return found
-
-
-def child(step: str, folder: Path) -> None:
-    start = time.perf_counter()
-    count = STEPS[step](folder)
-    used, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": count, "seconds": time.perf_counter() - start, "cpu": used, "peak": peak}))
-
-
-def write_files(folder: Path, rows: int) -> None:
-    """For each capability a file with tools, and one without for the peer."""
-    for capability, share in CAPABILITIES.items():
-        with open(folder / f"{capability}-tools.jsonl", "w") as ours, open(folder / f"{capability}.jsonl", "w") as peer:
-            for record in conversations(capability, int(rows * share)):
-                ours.write(json.dumps(record) + "\n")
-                peer.write(json.dumps({"messages": record["messages"]}) + "\n")
-
-
-def conversations(capability: str, count: int) -> Iterator[dict[str, object]]:
-    rng = random.Random(capability)
-    for number in range(count):
-        texts = [" ".join(rng.choices(WORDS, k=rng.randint(5, 60))) for _ in range(2)]
-        messages = [{"role": "user", "content": f"{number} {texts[0]}"}, {"role": "assistant", "content": texts[1]}]
-        record: dict[str, object] = {"messages": messages}
-        if capability == "tool_use":
-            properties = {rng.choice(WORDS): {"type": "string"} for _ in range(3)}
-            record["tools"] = [{"name": f"f{number}", "parameters": {"type": "object", "properties": properties}}]
-        yield record
-
-
-def read(folder: Path) -> int:
-    from posttrain.data.read import run
-    from posttrain.data.read_spec import ReadConfig
-    from posttrain.stages import Job
-
-    count = 0
-    for capability in CAPABILITIES:
-        (folder / capability).mkdir()
-        path = folder / f"{capability}-tools.jsonl"
-        job = Job(ReadConfig(path=str(path), capability=capability), {"file": str(path)}, folder / capability, 0)
-        run(job)
-        count += job.rows["rows"]
-    return count
-
-
-def mix(folder: Path) -> int:
-    from posttrain.data.mix import run
-    from posttrain.data.mix_spec import MixConfig
-    from posttrain.stages import Job
-
-    (folder / "mixed").mkdir()
-    sources = [folder / capability for capability in CAPABILITIES]
-    job = Job(MixConfig.model_validate({"parts": PARTS}), {"rows": sources}, folder / "mixed", 0)
-    run(job)
-    return job.rows["rows"]
-
-
-def peer(folder: Path) -> int:
-    """What a person writes with `datasets`: shares by hand, an epoch more by concatenating once more."""
-    from datasets import concatenate_datasets, load_dataset
-
-    loaded = {
-        name: load_dataset(
-            "json", data_files=str(folder / f"{name}.jsonl"), split="train", cache_dir=str(folder / "cache")
-        )
-        for name in CAPABILITIES
+    parts = {
+        "Rendering with masks": partial(data_rendering.section, options.rendered),
+        "Near-duplicate removal": partial(data_duplicates.section, options.deduplicated),
+        "Reading and mixing": partial(data_mixing.section, options.mixed),
     }
-    whole = sum(part["weight"] for part in PARTS.values())
-    total = min(len(loaded[name]) * part.get("epochs", 1) * whole / part["weight"] for name, part in PARTS.items())
-    taken = []
-    for name, part in PARTS.items():
-        repeated = concatenate_datasets(
-            [loaded[name].shuffle(seed=epoch) for epoch in range(int(part.get("epochs", 1)))]
-        )
-        taken.append(repeated.select(range(int(total * part["weight"] / whole))))
-    mixed = concatenate_datasets(taken).shuffle(seed=0)
-    mixed.to_parquet(str(folder / "peer.parquet"))
-    return len(mixed)
-
-
-STEPS: dict[str, Callable[[Path], int]] = {"read": read, "mix": mix, "datasets": peer}
+    lines: list[str] = []
+    for title, section in parts.items():
+        print(f"{title} …", flush=True)
+        lines += ["", f"## {title}", "", *section(options.seed)]
+    about = f"{options.rendered:,}, {options.deduplicated:,} and {options.mixed:,} rows, one thread"
+    harness.report("Rows", lines[1:], options, about, "transformers", "datasets", "rensa", "datasketch")
 
 
 if __name__ == "__main__":

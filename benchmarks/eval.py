@@ -1,17 +1,15 @@
 """1,000 prompts through a suite, against lm-eval's `hf` backend: the same model, prompts and greedy answers.
 
-    OMP_NUM_THREADS=1 python benchmarks/eval.py --peer /path/to/python-with-lm-eval --write
+    OMP_NUM_THREADS=1 python benchmarks/eval.py --write        (lm-eval 0.4.13 beside us, or --peer PYTHON that has it)
 
-Both get the conversations with the chat template and at most `TOKENS` new tokens, one thread, and batches as large as
-the peer does best with (it is tried with several). Counted is the CPU time of answering and grading, after the model is
-loaded; the contenders run in turn, each in a process of its own. The answers of both are graded by the same scorer, and
-the share of equal answers is printed.
+Both get the conversations with the chat template and at most `TOKENS` new tokens, one thread and the same settings of
+it, and batches as large as each does best with: ours are those of the quick start's recipe, the peer is tried with
+several. Counted is the CPU time of answering and grading, after the model is loaded; the contenders run in turn, each
+in a process of its own. The answers of both are graded by the same rule, and the share of equal answers is printed.
 """
 
-import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,12 +18,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).parent / "results" / "eval.md"
-MODEL = ROOT / "posttrain" / "tiny" / "base"
+import harness
+
+MODEL = harness.ROOT / "posttrain" / "tiny" / "base"
 PROMPTS, TOKENS = 1000, 32
-BATCHES = (1, 32, 128)
+BATCHES = (1, 32, 128, 256)
 """Batch sizes that the peer is tried with; 1 is what it takes where nobody says otherwise."""
+BATCH_TOKENS = 32_768
+"""Of `machine:` in recipes/quickstart."""
 TASK = """\
 task: mine
 dataset_path: json
@@ -61,14 +61,15 @@ def ours(file: Path) -> dict[str, Any]:
     from posttrain.machine import Machine
     from posttrain.stages import Job
 
-    machine = Machine(device="cpu", threads=1)
+    machine = Machine(device="cpu", threads=1, batch_tokens=BATCH_TOKENS)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(PromptsConfig(path=str(file)), {"file": file}, Path(folder), 0, 0, "mine", machine)
         make(job)
         prompts = read_table(job.folder, "prompts")
         with closing(open_engine(MODEL, machine)) as engine:
             begun = time.process_time()
-            responses = answer_prompts(job, engine, prompts, Sampling(temperature=0.0, max_new_tokens=TOKENS), 256, "m")
+            sampling = Sampling(temperature=0.0, max_new_tokens=TOKENS)
+            responses = answer_prompts(job, engine, prompts, sampling, PROMPTS, "m")
             graded = graded_answers(prompts, responses, engine.renderer)
             seconds = time.process_time() - begun
     answers = {one.prompt.messages[0]["content"]: one.response.text for one in graded}
@@ -95,63 +96,56 @@ def theirs(file: Path, batch: int) -> dict[str, Any]:
 
 
 def in_a_process(python: str, *arguments: str) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                   "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
-    done = subprocess.run(
-        [python, "-P", __file__, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
-    )
+    environment = {**os.environ, **harness.QUIET, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    command = [python, __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=harness.ROOT)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    return json.loads(done.stdout.splitlines()[-1])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(peer: str, repeats: int) -> str:
+def compare(peer: str, repeats: int) -> list[str]:
+    """The table. Every other turn goes backwards."""
+    ways = [("posttrain", sys.executable, ["--ours"])]
+    ways += [(f"lm-eval hf, batches of {batch}", peer, ["--batch", str(batch), "--theirs"]) for batch in BATCHES]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name, _, _ in ways}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "prompts.jsonl"
         write_prompts(file)
-        runs: dict[str, list[dict[str, Any]]] = {}
-        for _ in range(repeats):
-            runs.setdefault("posttrain", []).append(in_a_process(sys.executable, "--ours", str(file)))
-            for batch in BATCHES:
-                name = f"lm-eval hf, batches of {batch}"
-                runs.setdefault(name, []).append(in_a_process(peer, "--theirs", str(file), "--batch", str(batch)))
+        for _, order in harness.turns(ways, repeats):
+            for name, python, arguments in order:
+                runs[name].append(in_a_process(python, *arguments, str(file)))
     return table(runs)
 
 
-def table(runs: dict[str, list[dict[str, Any]]]) -> str:
+def table(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     best = {name: min(run["seconds"] for run in own) for name, own in runs.items()}
-    mine = runs["posttrain"][0]
-    lines = ["| | CPU s | samples/s | ratio | score | equal answers |", "|---|---|---|---|---|---|"]
+    mine, rows = runs["posttrain"][0], []
     for name, own in runs.items():
         equal = sum(own[0]["answers"][question] == text for question, text in mine["answers"].items())
-        lines.append(
-            f"| {name} | {best[name]:.1f} | {PROMPTS / best[name]:.0f} | {best[name] / best['posttrain']:.2f} | "
-            f"{own[0]['score']:.3f} | {equal:,} of {PROMPTS:,} |"
-        )
-    return "\n".join(lines)
+        rows.append([
+            name, f"{best[name]:.1f}", f"{PROMPTS / best[name]:.0f}", f"{best[name] / best['posttrain']:.2f}",
+            f"{own[0]['score']:.3f}", f"{equal:,} of {PROMPTS:,}",
+        ])  # fmt: skip
+    return harness.markdown(["", "CPU s", "samples/s", "ratio", "score", "equal answers"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", default=sys.executable, help="a Python that has lm-eval 0.4.13")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
-    parser.add_argument("--ours", help=argparse.SUPPRESS)
-    parser.add_argument("--theirs", help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, default=32, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    arguments = harness.parser(__doc__ or "", repeats=2)
+    arguments.add_argument("--peer", default=sys.executable, help="a Python that has lm-eval 0.4.13")
+    arguments.add_argument("--ours", type=Path, help="a file of prompts to answer here")
+    arguments.add_argument("--theirs", type=Path, help="a file of prompts to answer with lm-eval")
+    arguments.add_argument("--batch", type=int, default=32, help="lm-eval's batch size")
+    given = arguments.parse_args()
     if given.ours:
-        print(json.dumps(ours(Path(given.ours))))
+        print(json.dumps(ours(given.ours)))
     elif given.theirs:
-        print(json.dumps(theirs(Path(given.theirs), given.batch)))
+        print(json.dumps(theirs(given.theirs, given.batch)))
     else:
-        shown = compare(given.peer, given.repeats)
-        print(shown)
-        if given.write:
-            what = f"{PROMPTS:,} prompts, at most {TOKENS} new tokens"
-            about = f"`python benchmarks/eval.py`: {what}, {platform.machine()}, "
-            head = "# A suite against lm-eval's hf backend\n\n"
-            RESULTS.write_text(f"{head}{about}one thread, best of {given.repeats}.\n\n{shown}\n", encoding="utf-8")
+        lines = compare(given.peer, given.repeats)
+        del sys.argv[1:]  # where the peer lies is nobody's business
+        what = f"{PROMPTS:,} prompts, at most {TOKENS} new tokens, one thread, best of {given.repeats}"
+        harness.report("A suite against lm-eval's hf backend", lines, given, what, "torch", "transformers")
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import ROOT
+
 from eval.table import read_grades
 from posttrain.checks.intervals import paired_difference
 from posttrain.data.tables import iter_table
 
 RECIPES = ("quickstart", *(f"quickstart/{name}" for name in ("teacher_only", "random_of_k", "verifier", "no_dpo")))
-RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
+RESULTS = ROOT / "docs" / "results.md"
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 
 

@@ -10,8 +10,6 @@ the ratio is 6·(P + N) / (P + 3·N).
 """
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -20,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-import trl
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForSequenceClassification, TrainerCallback
+from harness import markdown, millions, parser, random_llama, ratio, report, turns
+from transformers import TrainerCallback
 from trl import RewardConfig as TrlArguments
 from trl import RewardTrainer
 
@@ -36,7 +33,6 @@ from posttrain.train.trainer import arguments, list_trainer, train
 from reward.train import ListTrainer
 from reward.train_spec import RewardConfig
 
-RESULTS = Path(__file__).parent / "results" / "reward_training.md"
 VOCABULARY = 2048
 TOLERANCE = 1e-5
 
@@ -67,14 +63,10 @@ class Clock(TrainerCallback):
             self.losses.append(logs["loss"])
 
 
-def random_llama(seed: int, pad_id: int) -> Any:
-    """5.3M parameters in float32."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=4096, initializer_range=0.05, pad_token_id=pad_id, num_labels=1,
-    )  # fmt: skip
-    return LlamaForSequenceClassification(config)
+def fresh_model(seed: int, tokenizer: Any) -> Any:
+    return random_llama(
+        seed, rewards=True, vocab_size=VOCABULARY, initializer_range=0.05, pad_token_id=tokenizer.pad_token_id
+    )
 
 
 def pairs_of(options: argparse.Namespace, lowest: int) -> list[dict[str, Any]]:
@@ -116,62 +108,47 @@ def theirs(job: Job, model: Any, tokenizer: Any, pairs: list[dict[str, Any]]) ->
     return clock
 
 
-def measure(options: argparse.Namespace) -> list[tuple[float, float]]:
-    """CPU seconds a step in each repetition, (ours, theirs)."""
+def measure(options: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """CPU seconds a step in each repetition, ours and theirs."""
     tokenizer = build_tokenizer(["a few words to build a tokenizer of"] * 3, 512)
     pairs = pairs_of(options, lowest=len(tokenizer))
-    both = []
-    for number in range(options.repeat):
+    spent: dict[Any, list[float]] = {ours: [], theirs: []}
+    for number, order in turns((ours, theirs), options.repeat):
         clocks = {}
-        for run in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+        for run in order:
             with tempfile.TemporaryDirectory() as folder:
                 config = RewardConfig(batch_size=options.triples, epochs=options.steps, learning_rate=1e-4)
                 machine = Machine(device="cpu", threads=1)
                 job = Job(config=config, inputs={}, folder=Path(folder), seed=options.seed, machine=machine)
-                clocks[run] = run(job, random_llama(options.seed, tokenizer.pad_token_id), tokenizer, pairs)
+                clocks[run] = run(job, fresh_model(options.seed, tokenizer), tokenizer, pairs)
+            spent[run].append(statistics.median(clocks[run].seconds[1:]))  # the first step warms up
         losses = list(zip(clocks[ours].losses, clocks[theirs].losses, strict=True))
         assert all(abs(one - two) < TOLERANCE for one, two in losses), f"losses differ: {losses}"
-        spent = [statistics.median(clocks[run].seconds[1:]) for run in (ours, theirs)]  # the first step warms up
-        both.append((spent[0], spent[1]))
-        print(
-            f"{number + 1}: ours {spent[0]:.2f} s, TRL {spent[1]:.2f} s of CPU time a step; losses {losses}", flush=True
-        )
-    return both
-
-
-def table(options: argparse.Namespace, both: list[tuple[float, float]]) -> str:
-    own, peer = (min(times) for times in zip(*both, strict=True))
-    ratios = [theirs / ours for ours, theirs in both]
-    bound = 6 * (options.prompt + options.response) / (options.prompt + 3 * options.response)
-    return "\n".join([
-        "# Training a reward model on triples", "",
-        f"`python benchmarks/reward_training.py --write`: {options.triples} triples a step (edited > chosen > "
-        f"rejected, all three pairs), prompt {options.prompt}, response {options.response}, seed {options.seed}, "
-        f"{options.steps} steps, {options.repeat} repetitions in turn; random Llama reward model of 5.3M parameters, "
-        f"float32, one thread, {os.cpu_count()}-core {platform.machine()} CPU shared with other work (so CPU time), "
-        f"torch {torch.__version__}, transformers {transformers.__version__}, trl {trl.__version__}, "
-        f"{options.date}.", "",
-        "| Contender | CPU seconds a step, fastest repetition | triples/s |", "|---|---|---|",
-        f"| `reward.train` on lists | {own:.2f} | {options.triples / own:.2f} |",
-        f"| TRL's RewardTrainer on the pairs | {peer:.2f} | {options.triples / peer:.2f} |", "",
-        f"**{statistics.median(ratios):.2f}×** (median of {', '.join(f'{r:.2f}' for r in ratios)}); by tokens "
-        f"{bound:.2f}×. The losses of every step are equal to {TOLERANCE:g}.", "",
-    ])  # fmt: skip
+        print(f"{number + 1}: ours {spent[ours][-1]:.2f} s, TRL {spent[theirs][-1]:.2f} s a step; {losses}", flush=True)
+    return spent[ours], spent[theirs]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = (("prompt", 512), ("response", 64), ("triples", 4), ("steps", 4), ("repeat", 3), ("seed", 0))
-    for name, default in sizes:
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
-    options = parser.parse_args()
+    options = parser(__doc__, prompt=512, response=64, triples=4, steps=4, repeat=3).parse_args()
     torch.set_num_threads(1)
-    text = table(options, measure(options))
-    print(text)
-    if options.write:
-        RESULTS.write_text(text, encoding="utf-8")
+    own, peer = measure(options)
+    bound = 6 * (options.prompt + options.response) / (options.prompt + 3 * options.response)
+    contenders = (("`reward.train` on lists", min(own)), ("TRL's RewardTrainer on the pairs", min(peer)))
+    lines = [
+        *markdown(
+            ("Contender", "CPU seconds a step, fastest repetition", "triples/s"),
+            [(name, f"{seconds:.2f}", f"{options.triples / seconds:.2f}") for name, seconds in contenders],
+        ),
+        "",
+        f"{ratio(own, peer)}; by tokens {bound:.2f}×. The losses of every step are equal to {TOLERANCE:g}.",
+    ]
+    about = (
+        f"{options.triples} triples a step (edited > chosen > rejected, all three pairs), prompt {options.prompt}, "
+        f"response {options.response}, {options.steps} steps, {options.repeat} repetitions in turn; random Llama "
+        f"reward model of {millions(random_llama(0, rewards=True, vocab_size=VOCABULARY))} parameters, float32, one "
+        "thread, CPU time"
+    )
+    report("Training a reward model on triples", lines, options, about, "torch", "transformers", "trl")
 
 
 if __name__ == "__main__":

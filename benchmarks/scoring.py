@@ -9,24 +9,16 @@ through the model the ratio is K·(P + N) / (P + K·N).
 """
 
 import argparse
-import os
-import platform
-import statistics
-import tempfile
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+from harness import markdown, millions, parser, random_llama, ratio, report, timed, turns
 
 from posttrain.engines.lists import AnswerList
 from posttrain.engines.loading import Loaded
 from posttrain.engines.scoring import rewards
 
-RESULTS = Path(__file__).parent / "results" / "scoring.md"
 PAD, VOCABULARY = 0, 2048
 BATCH_TOKENS = 16_384
 """What `machine.batch_tokens` is by default."""
@@ -39,20 +31,6 @@ class OwnIds:
     """Stands where the renderer does: the benchmark's rows are ids already."""
 
     pad_id = PAD
-
-
-def random_llama(seed: int) -> tuple[Any, int]:
-    """A random reward model in float32, loaded as anybody would, and its parameters."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=4096, initializer_range=0.1, bos_token_id=1, eos_token_id=2,
-        pad_token_id=PAD, num_labels=1,
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        LlamaForSequenceClassification(config).save_pretrained(folder)
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, sum(parameter.numel() for parameter in model.parameters())
 
 
 def lists_of(options: argparse.Namespace) -> list[AnswerList]:
@@ -79,59 +57,47 @@ def theirs(model: Any, lists: Sequence[AnswerList], options: argparse.Namespace)
     return found
 
 
-def measure(options: argparse.Namespace, model: Any) -> list[tuple[float, float]]:
-    """CPU seconds of each part, (ours, theirs)."""
+def measure(options: argparse.Namespace, model: Any) -> tuple[list[float], list[float]]:
+    """CPU seconds of each part of the prompts, ours and theirs."""
     lists = lists_of(options)
     for run in (ours, theirs):
         run(model, lists[:1], options)  # warm
-    both = []
-    for number, start in enumerate(range(0, len(lists), PART)):
-        part, spent, found = lists[start : start + PART], {}, {}
-        for run in (ours, theirs) if number % 2 == 0 else (theirs, ours):
-            began = time.process_time()
-            found[run] = run(model, part, options)
-            spent[run] = time.process_time() - began
+    spent: dict[Any, list[float]] = {ours: [], theirs: []}
+    for number, order in turns((ours, theirs), len(range(0, len(lists), PART))):
+        part, found = lists[number * PART : (number + 1) * PART], {}
+        for run in order:
+            seconds, found[run] = timed(run, model, part, options)
+            spent[run].append(seconds)
         apart = max(abs(one - two) for one, two in zip(found[ours], found[theirs], strict=True))
         assert apart < TOLERANCE, f"scores differ by {apart}"
-        both.append((spent[ours], spent[theirs]))
-        print(f"{number + 1}: ours {spent[ours]:.2f} s, rows {spent[theirs]:.2f} s of CPU time", flush=True)
-    return both
-
-
-def table(options: argparse.Namespace, parameters: int, both: list[tuple[float, float]]) -> str:
-    rows = options.prompts * options.k
-    own, peer = (sum(times) for times in zip(*both, strict=True))
-    ratios = [theirs / ours for ours, theirs in both]
-    bound = options.k * (options.prompt + options.response) / (options.prompt + options.k * options.response)
-    return "\n".join([
-        "# Scoring", "",
-        f"`python benchmarks/scoring.py --write`: {options.prompts} prompts, K={options.k}, prompt {options.prompt}, "
-        f"response {options.response}, seed {options.seed}; random Llama reward model of {parameters / 1e6:.1f}M "
-        f"parameters, float32, one thread, {os.cpu_count()}-core {platform.machine()} CPU shared with other work "
-        f"(so CPU time, in turns of {PART} prompts), torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, {options.date}.", "",
-        "| Contender | CPU seconds | rows scored/s |", "|---|---|---|",
-        f"| `posttrain.engines.scoring` | {own:.1f} | {rows / own:.1f} |",
-        f"| `AutoModelForSequenceClassification`, batches of {options.batch} rows | {peer:.1f} | {rows / peer:.1f} |",
-        "", f"**{peer / own:.2f}×** (turns {min(ratios):.2f} to {max(ratios):.2f}, median "
-        f"{statistics.median(ratios):.2f}); by tokens {bound:.2f}×. Scores are equal to {TOLERANCE:g}.", "",
-    ])  # fmt: skip
+        print(f"{number + 1}: ours {spent[ours][-1]:.2f} s, rows {spent[theirs][-1]:.2f} s of CPU time", flush=True)
+    return spent[ours], spent[theirs]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = (("k", 16), ("prompt", 512), ("response", 64), ("prompts", 64), ("batch", 16), ("seed", 0))
-    for name, default in sizes:
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
-    options = parser.parse_args()
+    options = parser(__doc__, k=16, prompt=512, response=64, prompts=64, batch=16).parse_args()
     torch.set_num_threads(1)
-    model, parameters = random_llama(options.seed)
-    text = table(options, parameters, measure(options, model))
-    print(text)
-    if options.write:
-        RESULTS.write_text(text, encoding="utf-8")
+    model = random_llama(options.seed, rewards=True, vocab_size=VOCABULARY, pad_token_id=PAD)
+    own, peer = measure(options, model)
+    rows = options.prompts * options.k
+    bound = options.k * (options.prompt + options.response) / (options.prompt + options.k * options.response)
+    contenders = (
+        ("`posttrain.engines.scoring`", sum(own)),
+        (f"`AutoModelForSequenceClassification`, batches of {options.batch} rows", sum(peer)),
+    )
+    lines = [
+        *markdown(
+            ("Contender", "CPU seconds", "rows scored/s"),
+            [(name, f"{seconds:.1f}", f"{rows / seconds:.1f}") for name, seconds in contenders],
+        ),
+        "",
+        f"{ratio(own, peer)}; by tokens {bound:.2f}×. Scores are equal to {TOLERANCE:g}.",
+    ]
+    about = (
+        f"{options.prompts} prompts in turns of {PART}, K={options.k}, prompt {options.prompt}, response "
+        f"{options.response}; random Llama reward model of {millions(model)} parameters, float32, one thread, CPU time"
+    )
+    report("Scoring", lines, options, about, "torch", "transformers")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from posttrain.machine import Machine
-from posttrain.rounds.recipe import STAGES, ModelSource, RecipeFile
+from posttrain.rounds.pipeline import STAGES
+from posttrain.rounds.recipe import ModelSource, RecipeFile
 from posttrain.stages import load_spec
+from synth.sources import ALIASES, WRITTEN, pipeline_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "stages.md"
@@ -38,6 +40,8 @@ def page() -> str:
         parts.append(table(config) if config.model_fields else "It has no fields.\n")
         for path, inner in nested(config, ()):
             parts += [f"### `{key}.{'.'.join(path)}`\n", table(inner)]
+        if key == "synthesize":
+            parts += [part for name in pipelines() for part in pipeline(name)]
     return "\n".join(parts)
 
 
@@ -45,6 +49,19 @@ def suites() -> dict[str, str]:
     """Evaluation suites, which a recipe names by their module: `stage: eval.suites.math`."""
     found = sorted(path.stem.removesuffix("_spec") for path in (ROOT / "eval" / "suites").glob("*_spec.py"))
     return {f"stage: eval.suites.{name}": f"eval.suites.{name}" for name in found}
+
+
+def pipelines() -> list[str]:
+    """Names in recipes of the synthesis pipelines, `from: NAME`; that of a YAML file last."""
+    found = sorted(path.stem.removesuffix("_spec") for path in (ROOT / "synth" / "pipelines").glob("*_spec.py"))
+    names = {module: name for name, module in ALIASES.items()}
+    return [*(names.get(name, name) for name in found if name != WRITTEN), "own.yaml"]
+
+
+def pipeline(name: str) -> list[str]:
+    """The table of an entry of `prompts:` with its pipeline's own fields."""
+    spec = pipeline_spec(name)
+    return [f"### An entry of `prompts:` with `from: {name}`\n", f"{summary(spec.module)}\n", table(spec.Config)]
 
 
 def summary(module: str) -> str:

@@ -4,7 +4,6 @@ The state is plain JSON: `{"accounts": {name: amount}, "calendar": {day: [title]
 """
 
 import copy
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -104,8 +103,3 @@ def run_call(state: State, name: str, arguments: dict[str, Any]) -> dict[str, An
         return function(state.data, **arguments)
     except (KeyError, ValueError) as error:
         return {"error": f"cannot be done: {str(error).strip(chr(39))}"}
-
-
-def result_text(result: dict[str, Any]) -> str:
-    """A result as the tool message says it."""
-    return json.dumps(result, ensure_ascii=False)

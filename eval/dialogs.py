@@ -1,14 +1,14 @@
-"""Dialogs whose tool calls are run: turn by turn, all dialogs that wait for the model at once."""
+"""Dialogs of the dialog suites: calls are run on a small office, and after an answer the user speaks again."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
 
-from eval.desk import State, result_text, run_call
+from eval.desk import State, run_call
 from posttrain.checks.calls import functions_of
-from posttrain.data.rows import Message, Prompt, Response, content_id
-from posttrain.engines.answers import answer_prompts
+from posttrain.checks.tools import result_text
+from posttrain.data.rows import Message, Prompt, Response
+from posttrain.engines import dialogs
+from posttrain.engines.dialogs import Dialog, Reply
 from posttrain.engines.protocol import Engine, Sampling
 from posttrain.stages import Job
 
@@ -16,68 +16,33 @@ STEPS = 8
 """Messages the model may write in one turn before the dialog is given up: one that calls for ever would not end."""
 
 
-@dataclass
-class Dialog:
-    """One dialog under way."""
-
-    prompt: Prompt
-    messages: list[Message]
-    state: State
-    turns: list[dict[str, Any]]
-    steps: int = 0
-    tokens: int = 0
-    open: bool = True
-    finish: str = "stop"
-    made_by: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def now(self) -> Prompt:
-        """The prompt that the model is to answer next; its id tells the step."""
-        return replace(self.prompt, messages=tuple(self.messages), id=content_id(self.prompt.id, len(self.messages)))
-
-    def take(self, message: Message, response: Response) -> None:
-        """Go on with what the model wrote: run its calls, or let the user speak."""
-        self.tokens, self.steps = self.tokens + response.tokens, self.steps + 1
-        self.made_by, self.finish = self.made_by or response.made_by, response.finish
-        self.messages.append(message)
-        calls = functions_of(message)
-        for call in calls:
-            result = run_call(self.state, call["name"], call["arguments"])
-            self.messages.append({"role": "tool", "content": result_text(result)})
-        if response.finish != "stop" or self.steps >= STEPS:
-            self.open = False
-        elif not calls:
-            self._next_turn()
-
-    def _next_turn(self) -> None:
-        said = sum(message["role"] == "user" for message in self.messages)
-        self.steps, self.open = 0, said < len(self.turns)
-        if self.open:
-            self.messages.append({"role": "user", "content": self.turns[said]["user"]})
-
-
 def hold(
     job: Job, engine: Engine, prompts: Sequence[Prompt], sampling: Sampling, chunk: int, journal: str
 ) -> list[Response]:
     """One response to each prompt, whose text is the transcript: a JSON list of messages. Each step has its journal."""
-    dialogs = [_begun(prompt) for prompt in prompts]
-    step = 0
-    while waiting := [dialog for dialog in dialogs if dialog.open]:
-        name = f"{journal}-step-{step}"
-        asked = {dialog.now.id: dialog for dialog in waiting}
-        responses = answer_prompts(job, engine, [d.now for d in waiting], sampling, chunk, job.name, name)
-        for response in responses:
-            asked[response.prompt_id].take(engine.renderer.message(response.text), response)
-        step += 1
-    return [_response(dialog) for dialog in dialogs]
+    held = dialogs.hold(
+        job, engine, prompts, _office, sampling, chunk=chunk, model=job.name, journal=journal, most=STEPS
+    )
+    return [_response(dialog) for dialog in held]
 
 
-def _begun(prompt: Prompt) -> Dialog:
+def _office(prompt: Prompt) -> Reply:
+    """Runs the calls on an office of the dialog's own, or lets the user speak his next turn."""
     assert prompt.check is not None
-    args = prompt.check.args
-    return Dialog(prompt, list(prompt.messages), State(args["state"]), list(args["turns"]))
+    state, turns = State(prompt.check.args["state"]), list(prompt.check.args["turns"])
+
+    def reply(messages: list[Message]) -> list[Message]:
+        calls = functions_of(messages[-1])
+        results = [run_call(state, call["name"], call["arguments"]) for call in calls]
+        if calls:
+            return [{"role": "tool", "content": result_text(result)} for result in results]
+        said = sum(message["role"] == "user" for message in messages)
+        return [{"role": "user", "content": turns[said]["user"]}] if said < len(turns) else []
+
+    return reply
 
 
 def _response(dialog: Dialog) -> Response:
-    text = json.dumps(dialog.messages, ensure_ascii=False)
-    return Response(dialog.prompt.id, 0, text, dialog.finish, dialog.tokens, None, dialog.made_by)
+    messages = [*dialog.prompt.messages, *dialog.said]
+    text, first = json.dumps(messages, ensure_ascii=False), dialog.first
+    return Response(first.prompt_id, first.index, text, dialog.finish, dialog.tokens, None, first.made_by)

@@ -37,11 +37,13 @@ def run(job: Job) -> None:
     config: GateConfig = job.config
     if not verdict["passed"] and config.on_fail == "stop":
         raise StoppedByGate(f"round {job.round}: {describe(verdict)}; the gate says stop")
-    keep_previous = not verdict["passed"] and config.on_fail == "keep_previous" and "previous_evaluation" in job.inputs
+    keep_previous = not verdict["passed"] and config.on_fail == "keep_previous"
     verdict["kept"] = "previous" if keep_previous else "candidate"
     write_durably(job.folder / VERDICT, json.dumps(verdict, indent=1, ensure_ascii=False))
     link_files(_model_folder(job.inputs["previous" if keep_previous else "candidate"]), job.folder)
-    link_files(evaluation_folder(job, "previous_evaluation" if keep_previous else "evaluation"), job.folder / KEPT)
+    kept = earlier_evaluation(job) if keep_previous else evaluation_folder(job, "evaluation")
+    if kept is not None:
+        link_files(kept, job.folder / KEPT)
     job.rows["checkpoint"] = 1
     job.summary.update(verdict)
 
@@ -52,16 +54,17 @@ def judge(job: Job) -> Verdict:
     config: GateConfig = job.config
     verdict: Verdict = {"margin": config.margin, "passed": True, "failed": [], "reasons": []}
     _minimum(job, verdict)
-    if "previous_evaluation" not in job.inputs:
+    earlier = earlier_evaluation(job)
+    if earlier is None:
         return _closed({**verdict, "note": "there is no earlier evaluation to compare with"})
     prompts = [prompt for folder in job.inputs["prompts"] for prompt in iter_table(Path(folder), "prompts")]
-    before, after = (read_grades(evaluation_folder(job, name)) for name in ("previous_evaluation", "evaluation"))
+    before, after = read_grades(earlier), read_grades(evaluation_folder(job, "evaluation"))
     verdict["change"] = changes(prompts, before, after)
     if verdict["change"]["overall"]["n"] == 0:
         del verdict["change"]
         return _closed({**verdict, "note": "the earlier evaluation has no prompt in common with this one"})
     guarded = _guarded(config, ["overall", *verdict["change"]["capability"]])
-    limits = {name: limit for name, limit in config.drift.model_dump().items() if limit is not None}
+    limits = config.drift.limits
     z = reach(len(guarded) + len(limits))
     _falls(verdict, guarded, fall_of(prompts, before, after, guarded, z))
     _drifts(job, verdict, prompts, limits, z)
@@ -123,16 +126,32 @@ def _falls(verdict: Verdict, guarded: Sequence[str], upper: Mapping[str, float])
 def _drifts(job: Job, verdict: Verdict, prompts: Sequence[Prompt], limits: Mapping[str, float], z: float) -> None:
     if not limits:
         return
-    before, after = (_answers(evaluation_folder(job, name)) for name in ("previous_evaluation", "evaluation"))
+    earlier = earlier_evaluation(job)
+    assert earlier is not None
+    before, after = _answers(earlier), _answers(evaluation_folder(job, "evaluation"))
     verdict["drift"] = {}
     for name, limit in limits.items():
-        found = drift(name, prompts, before, after, z)
+        found = _moved(job, prompts, after, z) if name == "kl" else drift(name, prompts, before, after, z)
         verdict["drift"][name] = {**found, "limit": limit}
         if found["low"] > limit or (name == "length" and found["high"] < -limit):
             verdict["failed"].append(f"drift of {name}")
             verdict["reasons"].append(
                 f"drift of {name}: {found['before']:.3g} before, {found['after']:.3g} now, beyond {limit:g}"
             )
+
+
+def _moved(job: Job, prompts: Sequence[Prompt], after: Mapping[str, Response], z: float) -> dict[str, Any]:
+    """The divergence of the candidate from the checkpoint before, on some of the candidate's answers. Transcripts of
+    dialogs are left out, and what the harness begins itself."""
+    from eval.divergence import divergence, summed  # torch, which no other part of the gate needs
+
+    plain = [
+        (prompt, after[prompt.id])
+        for prompt in sorted(prompts, key=lambda prompt: prompt.id)
+        if prompt.id in after and prompt.check and prompt.check.name not in ("dialog", "harness")
+    ]
+    step = max(1, -(-len(plain) // job.config.drift.kl_answers))
+    return summed(divergence(job.inputs["candidate"], job.inputs["previous"], plain[::step], job.machine), z)
 
 
 def _answers(folder: Path) -> dict[str, Response]:
@@ -164,6 +183,15 @@ def evaluation_folder(job: Job, name: str) -> Path:
     """The evaluation's files: those a gate kept stand in its folder's `evaluation/`."""
     folder = Path(job.inputs[name])
     return folder / KEPT if (folder / KEPT).is_dir() else folder
+
+
+def earlier_evaluation(job: Job) -> Path | None:
+    """The evaluation to compare with; None where there is none: a gate that kept a checkpoint which nobody had
+    evaluated has no files of one."""
+    if "previous_evaluation" not in job.inputs:
+        return None
+    folder = evaluation_folder(job, "previous_evaluation")
+    return folder if (folder / REPORT).is_file() else None
 
 
 def _model_folder(model: Path | str) -> Path:

@@ -1,12 +1,14 @@
 """The stage `eval.gate`: is the new checkpoint kept, or the one before? Torch-free."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
 
 from posttrain.config import Config
 from posttrain.errors import UserError
+from posttrain.estimate import forward_memory, forward_seconds
 from posttrain.machine import Machine
 from posttrain.stages import Scope, Size, StageSpec
 
@@ -22,6 +24,17 @@ class DriftLimits(Config):
     """More answers in another language than the prompt's, as a share of those long enough to tell."""
     repetition: float | None = Field(None, ge=0, le=1)
     """More words that only repeat, as a share (runs of four words that an answer has already had)."""
+    kl: float | None = Field(None, gt=0)
+    """Kullback-Leibler divergence of the new checkpoint from the one before, in nats a token of its own answers. It
+    loads both checkpoints at once."""
+    kl_answers: int = Field(256, ge=1)
+    """Answers that it is measured on at most, spread evenly over the prompts."""
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Measure → limit, of those that are looked at."""
+        given = {name: getattr(self, name) for name in ("length", "refusals", "language", "repetition", "kl")}
+        return {name: limit for name, limit in given.items() if limit is not None}
 
 
 class GateConfig(Config):
@@ -71,12 +84,20 @@ def _previous_evaluation(scope: Scope) -> Any:
 
 
 def estimate(config: GateConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """Files are linked, not copied, so it costs next to nothing."""
-    return Size(
-        rows=sizes["evaluation"].rows,
-        parameters=sizes["candidate"].parameters,
+    """Files are linked, not copied, so it costs next to nothing; a limit on the divergence reads some answers again,
+    with both checkpoints in memory."""
+    evaluation, parameters = sizes["evaluation"], sizes["candidate"].parameters
+    size = Size(
+        rows=evaluation.rows,
+        parameters=parameters,
         note=f"margin {config.margin:g}, {config.on_fail.replace('_', ' ')}",
     )
+    if config.drift.kl is None:
+        return size
+    prompts = sum(part.tokens for part in sizes["prompts"])
+    share = min(1.0, config.drift.kl_answers / max(1, evaluation.rows))
+    seconds = forward_seconds(2 * parameters, share * (prompts + evaluation.tokens), machine)
+    return replace(size, seconds=seconds, memory=2 * forward_memory(parameters))
 
 
 SPEC = StageSpec(

@@ -2,74 +2,115 @@
 
 Writes `responses`, `samples` (what was read of each answer, its grade and why), `scores` (scorer `verifier`) and
 `report.json`: means with intervals overall and by capability, language and level, what each suite's kind adds, and the
-paired change against the evaluation before.
+paired change against the evaluation before. Of several suites each is answered in an artifact of its own, which has the
+tables; the evaluation then joins them.
 """
 
 import json
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.contamination import FILE as CONTAMINATION
 from eval.dialogs import hold
+from eval.harness import Asked, answered, read_results
 from eval.judging import judged
 from eval.likelihood import chosen
 from eval.run_spec import EvaluateConfig
 from eval.scorers import SCORERS
 from eval.scoring import graded_answers
-from eval.suites.making import Answering, read_answering
+from eval.suites.making import ELSEWHERE, Answering, read_answering
 from eval.summaries import summarise
-from eval.table import REPORT, SCORER, Graded, changes, read_grades, results
+from eval.table import REPORT, SCORER, Graded, changes, read_grades, results, sum_up
 from posttrain.artifacts import write_durably
 from posttrain.checks.verifiers import arguments, grade
 from posttrain.data.rows import Prompt, Response, Sample, Score
-from posttrain.data.tables import read_table, write_table
+from posttrain.data.tables import iter_table, read_table, write_table
 from posttrain.engines.answers import answer_prompts
 from posttrain.engines.protocol import Engine, Sampling, open_engine
 from posttrain.errors import UserError
 from posttrain.stages import Job
 
-Suite = tuple[Answering, list[Prompt]]
+
+@dataclass(frozen=True)
+class Suite:
+    """A folder of evaluation prompts, and how they are answered; held-out prompts are of several capabilities."""
+
+    folder: Path
+    answering: Answering
+    prompts: list[Prompt]
+
+    @property
+    def name(self) -> str:
+        return self.prompts[0].capability
 
 
 def run(job: Job) -> None:
     suites = _suites(job)
-    answers = _said(job, suites)
+    if "parts" in job.inputs:
+        places = list(map(Path, job.inputs["parts"]))
+        answers = [one for suite, place in zip(suites, places, strict=True) for one in _read(suite, place)]
+    else:
+        places = [job.folder] * len(suites)
+        answers = _said(job, suites)
+    _write(job, answers)
+    if "suite" in job.inputs:
+        job.summary["overall"] = sum_up(answers)
+    else:
+        _conclude(job, suites, places, answers)
+
+
+def _conclude(job: Job, suites: list[Suite], places: list[Path], answers: list[Graded]) -> None:
     if answers and not any(answer.response.text for answer in answers):
         raise UserError(
             f"every one of the {len(answers):,} answers of {job.inputs['model']} is empty; see that its chat template "
             "is the one it was trained with, and that max_new_tokens is enough"
         )
-    report = _report(job, suites, answers)
+    report = _report(job, suites, places, answers)
+    write_durably(job.folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
+    job.summary.update(report)
+
+
+def _write(job: Job, answers: list[Graded]) -> None:
     job.rows["responses"] = write_table(job.folder, "responses", (answer.response for answer in answers))
     job.rows["samples"] = write_table(job.folder, "samples", map(_sample, answers))
     job.rows["scores"] = write_table(
         job.folder, "scores", (Score(a.response.id, SCORER, a.value) for a in answers if a.value is not None)
     )
-    write_durably(job.folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False))
-    job.summary.update(report)
+
+
+def _read(suite: Suite, place: Path) -> list[Graded]:
+    """The answers of a part as they were graded there."""
+    prompts = {prompt.id: prompt for prompt in suite.prompts}
+    responses = {response.id: response for response in iter_table(place, "responses")}
+    return [
+        Graded(prompts[one.prompt_id], responses[one.response_id], one.value, one.reason, one.parsed, one.parts)
+        for one in iter_table(place, "samples")
+    ]
 
 
 def _suites(job: Job) -> list[Suite]:
     """The prompts of each folder in id order. Raises UserError for none, for a prompt without a check or with one that
     cannot be used, and for one that stands in two suites."""
+    folders = [job.inputs["suite"]] if "suite" in job.inputs else job.inputs["prompts"]
     suites: list[Suite] = []
     names: dict[str, str] = {}
-    for folder in map(Path, job.inputs["prompts"]):
+    for folder in map(Path, folders):
         prompts = sorted(read_table(folder, "prompts"), key=lambda prompt: prompt.id)
         if not prompts:
             raise UserError(f"{folder} holds no prompts to evaluate on")
         unchecked = [prompt.id for prompt in prompts if prompt.check is None]
         if unchecked:
             raise UserError(f"{folder}: {len(unchecked)} prompts have no check to grade by, first {unchecked[0]}")
-        answering = read_answering(folder)
-        if answering.by == "judge" and "judge" not in job.inputs:
-            raise UserError(f"the suite {prompts[0].capability} needs a judge; name a model at evaluate.judge")
+        suite = Suite(folder, read_answering(folder), prompts)
+        if suite.answering.by == "judge" and not {"judge", "parts"} & job.inputs.keys():
+            raise UserError(f"the suite {suite.name} needs a judge; name a model at evaluate.judge")
         for prompt in prompts:
-            _check_once(prompt, names, answering)
-        suites.append((answering, prompts))
-    for _, prompts in suites:
-        _try_checks(prompts)
+            _check_once(prompt, names, suite.answering)
+        suites.append(suite)
+    for suite in suites:
+        _try_checks(suite.prompts)
     return suites
 
 
@@ -89,7 +130,7 @@ def _try_checks(prompts: list[Prompt]) -> None:
     tried: set[str] = set()
     for prompt in prompts:
         assert prompt.check is not None
-        if prompt.check.name == "judge":
+        if prompt.check.name in ELSEWHERE:
             continue
         arguments(prompt.check, SCORERS)
         if prompt.check.name not in tried:
@@ -100,25 +141,32 @@ def _try_checks(prompts: list[Prompt]) -> None:
 def _said(job: Job, suites: list[Suite]) -> list[Graded]:
     """Every suite's graded answers, in the order of the suites. The model is opened once for all that is generated."""
     found: list[list[Graded]] = [[] for _ in suites]
-    generated = [number for number, (answering, _) in enumerate(suites) if answering.by != "likelihood"]
+    generated = [number for number, suite in enumerate(suites) if suite.answering.by not in ("likelihood", "harness")]
     if generated:
         with closing(open_engine(job.inputs["model"], job.machine)) as engine:
             for number in generated:
-                found[number] = _generated(job, engine, *suites[number])
-    for number, (answering, prompts) in enumerate(suites):
-        if answering.by == "likelihood":
-            found[number] = chosen(job, prompts)
-        elif answering.by == "judge":
+                found[number] = _generated(job, engine, suites[number])
+    for number, suite in enumerate(suites):
+        if suite.answering.by == "likelihood":
+            found[number] = chosen(job, suite.prompts)
+        elif suite.answering.by == "harness":
+            found[number] = _by_harness(job, suite)
+        elif suite.answering.by == "judge":
             found[number] = judged(job, found[number])
     return [answer for own in found for answer in own]
 
 
-def _generated(job: Job, engine: Engine, answering: Answering, prompts: list[Prompt]) -> list[Graded]:
+def _by_harness(job: Job, suite: Suite) -> list[Graded]:
+    return answered(Asked(job, suite.folder, suite.prompts, job.config.chunk))
+
+
+def _generated(job: Job, engine: Engine, suite: Suite) -> list[Graded]:
     config: EvaluateConfig = job.config
+    answering, prompts = suite.answering, suite.prompts
     check_lengths(engine, prompts, str(job.inputs["model"]))
     limit = answering.max_new_tokens or config.max_new_tokens
     sampling = Sampling(answering.n, answering.temperature, max_new_tokens=limit)
-    journal = "responses" if answering.kind == "heldout" else f"suite-{prompts[0].capability}"
+    journal = "responses" if answering.kind == "heldout" else f"suite-{suite.name}"
     if answering.by == "dialog":
         return graded_answers(prompts, hold(job, engine, prompts, sampling, config.chunk, journal), None)
     responses = answer_prompts(job, engine, prompts, sampling, config.chunk, model=job.name, journal=journal)
@@ -153,16 +201,20 @@ def _sample(answer: Graded) -> Sample:
     )  # fmt: skip
 
 
-def _report(job: Job, suites: list[Suite], answers: list[Graded]) -> dict[str, Any]:
+def _report(job: Job, suites: list[Suite], places: list[Path], answers: list[Graded]) -> dict[str, Any]:
+    """`places` are the folders in which the suites were answered."""
     report = results(answers)
-    report["suites"] = summarise([answering for answering, _ in suites], [prompts for _, prompts in suites], answers)
-    own = {prompts[0].capability: vars(answering) for answering, prompts in suites if answering.kind != "heldout"}
+    report["suites"] = summarise([suite.answering for suite in suites], [suite.prompts for suite in suites], answers)
+    for suite, place in zip(suites, places, strict=True):
+        if suite.answering.by == "harness":
+            report["suites"][suite.name]["harness"] = read_results(place, suite.name)
+    own = {suite.name: vars(suite.answering) for suite in suites if suite.answering.kind != "heldout"}
     report["settings"] = {"seed": job.seed, "held_out_max_new_tokens": job.config.max_new_tokens, "suites": own}
     if "contamination" in job.inputs:
         report["contamination"] = _clean_part(Path(job.inputs["contamination"]), answers)
     if "before" in job.inputs:
         before = read_grades(Path(job.inputs["before"]))
-        prompts = [prompt for _, own in suites for prompt in own]
+        prompts = [prompt for suite in suites for prompt in suite.prompts]
         report["change"] = changes(prompts, before, grades_of(answers))
     return report
 

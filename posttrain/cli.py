@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before a command needs it: `plan` and `status` answer at once."""
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--recipe", default="quickstart", metavar="NAME", help="which one (default: quickstart)")
     status_parser = _add(commands, "status", status, "what of a run is finished; expected beside measured")
     status_parser.add_argument("run", metavar="RUN", help="root of a run")
+    _add_reports(commands)
     _add_looking(commands)
     return parser
 
@@ -124,13 +126,24 @@ def _add_launch(commands: Any) -> None:
     parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="number of this machine (default: 0)")
 
 
+def _add_reports(commands: Any) -> None:
+    parser = _add(commands, "report", report, "write a run's report as one HTML file, and print its essentials")
+    parser.add_argument("run", metavar="RUN", type=Path, help="root of a run, finished or not")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it (default: RUN/report.html)")
+    parser = _add(commands, "compare", compare, "compare two runs or checkpoints on the prompts that both answered")
+    for name in ("A", "B"):
+        parser.add_argument(name.lower(), metavar=name, type=Path, help="root of a run, or a checkpoint's folder in it")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it (default: compare.html)")
+
+
 def _add_looking(commands: Any) -> None:
     parser = _add(commands, "show", show, "read the rows of a run or of one artifact")
     parser.add_argument(
         "path", metavar="RUN|ARTIFACT", help="root of a run, or a folder in it such as runs/quickstart/round-1/sample"
     )
     parser.add_argument("--stage", help="only rows of this stage")
-    parser.add_argument("--table", metavar="NAME", help="rows, pairs, preferences, responses, prompts, scores, rejects")
+    tables = "rows, pairs, preferences, responses, prompts, documents, scores, rejects"
+    parser.add_argument("--table", metavar="NAME", help=tables)
     parser.add_argument(
         "--where",
         action="append",
@@ -170,9 +183,24 @@ def run(options: argparse.Namespace) -> None:
     made, root = _plan(options)
     choice = Choice(options.round, options.start, options.until, options.only, options.force)
     out = console()
-    report = execute(made, root, RunScreen(out), choice, options.verify)
-    for part in result(report, root):
+    told = execute(made, root, RunScreen(out), choice, options.verify)
+    if told["evaluations"]:
+        _write_page(root)
+    for part in result(told, root):
         out.print(part)
+
+
+def _write_page(root: Path) -> None:
+    """The report as a page, unless it tells the newest state already. The run is done, so a fault only costs it."""
+    from posttrain.rounds.report import PAGE, REPORT
+
+    page = root / PAGE
+    if page.exists() and page.stat().st_mtime_ns >= (root / REPORT).stat().st_mtime_ns:
+        return
+    try:
+        _reporting("run").report(root, page)
+    except UserError as error:
+        _say(f"{page} was not written: {error}")
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -261,6 +289,23 @@ def status(options: argparse.Namespace) -> None:
         out.print(part)
 
 
+def report(options: argparse.Namespace) -> None:
+    from posttrain.rounds.view import console
+
+    _reporting("run").report(options.run, options.out, console())
+
+
+def compare(options: argparse.Namespace) -> None:
+    from posttrain.rounds.view import console
+
+    _reporting("compare").compare(options.a, options.b, options.out, console())
+
+
+def _reporting(name: str) -> Any:
+    """A module of the report, by its dotted name: the core imports nothing that is built on it."""
+    return importlib.import_module(f"eval.report.{name}")
+
+
 def show(options: argparse.Namespace) -> None:
     from posttrain import terminal
     from posttrain.inspect import load_at
@@ -272,11 +317,11 @@ def show(options: argparse.Namespace) -> None:
 
 
 def trace(options: argparse.Namespace) -> None:
-    from posttrain import terminal
     from posttrain.inspect import load
+    from posttrain.inspect.trace import trace
     from posttrain.rounds.view import console
 
-    terminal.trace(load(options.run), options.row, options.show, console())
+    trace(load(options.run), options.row, options.show, console())
 
 
 def chat(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ class Price(Config):
     output: float = Field(0.0, ge=0)
     """A million generated tokens."""
 
-    def of(self, prompt_tokens: int, tokens: int) -> float:
+    def of(self, prompt_tokens: float, tokens: float) -> float:
         """The cost of so many tokens."""
         return (self.input * prompt_tokens + self.output * tokens) / 1e6
 
@@ -42,7 +42,7 @@ class Endpoint(Config):
     api_key_env: str | None = operational(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable that holds the key; None sends no key."""
     price: Price = operational(Price())
-    """For the account of what it cost, and for `budget`."""
+    """For the account of what it cost, for the plan's estimate of that, and for `budget`."""
     budget: float | None = operational(None, gt=0)
     """What one stage may spend on it, in the currency of `price`; answers under way when it is reached are still taken.
     None has no limit."""

@@ -1,7 +1,7 @@
 """What the stages run on: settings that change cost, never results."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -33,9 +33,12 @@ class Machine(Config):
     """What answers for models that are files: `transformers` or `vllm` in the stage's own process, or a server that the
     stage starts, uses over HTTP and stops. The same distribution is sampled from; the draws differ."""
     workers: int = Field(1, ge=1)
-    """Processes that sample side by side, each with a copy of the model and, on GPUs, a device of its own. The rows are
-    those of one process when `threads` is given, because sums depend on it. A vLLM server takes it as data-parallel
-    size."""
+    """Processes that sample, score and compute a reference's log-probs side by side, each with a copy of the model and,
+    on GPUs, a device of its own. The rows are those of one process when `threads` is given, because sums depend on it.
+    A vLLM server takes it as data-parallel size."""
+    shard: bool = False
+    """Split the layers of a model that is larger than a device over all that torch sees, for sampling, scoring and
+    evaluation by transformers; one works at a time. vLLM has `tensor_parallel` for it, training its launchers."""
     tensor_parallel: int = Field(1, ge=1)
     """Devices that vLLM splits each copy of the model over, for one that is larger than a device."""
     gpu_memory: float = Field(0.9, gt=0, le=1)
@@ -43,6 +46,14 @@ class Machine(Config):
     untrusted_code: Literal["sandbox", "run_unsandboxed"] = "sandbox"
     """What is done with code that a model wrote: run in the sandbox, and refused where this machine has none, or, in
     these words, run with the rights of the run itself (docs/sandbox.md)."""
+
+    def model_post_init(self, context: Any) -> None:
+        if self.shard and self.workers > 1:
+            raise ValueError("shard gives one process all devices and workers each process its own; set one of them")
+
+    def alone(self) -> "Machine":
+        """For a process of training, or one of several workers: its own device and no other."""
+        return self.model_copy(update={"workers": 1, "shard": False})
 
 
 Sharding = Literal["none", "ddp", "fsdp2", "zero2", "zero3"]
@@ -57,5 +68,12 @@ class Launch:
     name: str = INLINE
     processes: int = 1
     sharding: Sharding = "none"
+    sequence: int = 1
+    """Processes that share each row, where rows are longer than a device holds; 1 leaves rows whole."""
     rank: int = 0
     """Number of this process among all; 0 writes the artifact."""
+
+    @property
+    def groups(self) -> int:
+        """Processes, or groups of them that share rows, which get rows of their own."""
+        return self.processes // self.sequence

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from posttrain.artifacts import Journal
 from posttrain.config import Config
-from posttrain.endpoint import Endpoint
+from posttrain.endpoint import Endpoint, Price
 from posttrain.errors import Interrupted, UserError
 from posttrain.machine import Launch, Machine
 
@@ -28,13 +28,15 @@ class External:
 
     `fingerprint` is a hash of the content, or the hub revision; it enters the keys of what is made from it.
     `size` is what the plan knows of it, for estimates. `served` is how a model behind an endpoint is reached; its
-    `source` is then the model's name, so that no URL enters a manifest.
+    `source` is then the model's name, so that no URL enters a manifest. `revision` pins a hub model, which a stage gets
+    as the folder of just that.
     """
 
     source: str
     fingerprint: str
     size: "Size"
     served: Endpoint | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,18 @@ class Size:
     made: Mapping[str, Amount] = field(default_factory=dict)
     """What it writes, by kind (`prompts`, `rows`; of `responses` the tokens of the answers alone), where one number of
     rows and tokens does not say it."""
+    cost: float = 0.0
+    """What the served models that it asks will charge, in the currency of their prices."""
+    price: Price | None = None
+    """Of a served model."""
 
     def of(self, kind: str) -> Amount:
         """What it writes of a kind."""
         return self.made.get(kind, Amount(self.rows, self.tokens))
+
+    def charges(self, read: float, written: float) -> float:
+        """What this model charges for so many tokens of prompts and answers; 0 for one that is not served."""
+        return self.price.of(read, written) if self.price else 0.0
 
 
 class Scope(Protocol):
@@ -136,6 +146,8 @@ class StageSpec:
     expand: Callable[[Any, Scope], list[str]] | None = None
     """For a stage that runs several times a round: the suffix of each instance, `evaluate` → `evaluate-sft`.
     While an instance is wired, `scope.instance` is its suffix."""
+    part: Callable[[Any, str], str] = lambda config, instance: ""
+    """For such a stage: the only kind that this instance provides, where it serves another instance; else empty."""
 
 
 @dataclass

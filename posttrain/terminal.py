@@ -1,4 +1,4 @@
-"""Rows, their ancestry and a chat, as text in a terminal."""
+"""Rows and a chat, as text in a terminal."""
 
 import json
 import sys
@@ -13,17 +13,13 @@ from rich.text import Text
 from posttrain.data.rows import Message, Tool
 from posttrain.errors import UserError
 from posttrain.inspect import query
-from posttrain.inspect.ancestry import describe, parents_shown
-from posttrain.inspect.html import segments
-from posttrain.inspect.run import Found, Run, load, messages_of
+from posttrain.inspect.run import Run, load
 
 PREFLIGHT = "preflight"
 """Key of a training stage's summary that its preflight report tells in full."""
 ID_CHARS = 8
 CELL_CHARS = 60
 """Of a longer value in a table, the beginning is shown."""
-STYLES = {0: "dim", 1: "green", 2: "bold yellow"}
-"""Mask value → style: context, trained, trained format token."""
 
 
 def show(
@@ -102,9 +98,13 @@ def print_row(run: Run, stage: str, row: Any, out: Console) -> None:
     if hasattr(row, "text"):
         out.print(Text(f"  {row.text}"))
     elif hasattr(row, "chosen"):
-        _print_messages((*row.prompt, {**row.chosen, "role": "chosen"}, {**row.rejected, "role": "rejected"}), out)
+        _print_messages((*row.prompt, *_named(row.sides[0], "chosen"), *_named(row.sides[1], "rejected")), out)
     elif hasattr(row, "messages"):
         _print_messages(row.messages, out)
+
+
+def _named(side: tuple[Message, ...], name: str) -> tuple[Message, ...]:
+    return tuple({**said, "role": name if said["role"] == "assistant" else said["role"]} for said in side)
 
 
 def _print_messages(messages: Any, out: Console) -> None:
@@ -112,42 +112,6 @@ def _print_messages(messages: Any, out: Console) -> None:
         calls = [call["function"] for call in message.get("tool_calls") or ()]
         said = [str(message.get("content") or ""), *([json.dumps(calls, ensure_ascii=False)] if calls else [])]
         out.print(Text.assemble((f"  {message['role']:>9} ", "dim"), " ".join(filter(None, said))))
-
-
-def trace(run: Run, row_id: str, show_text: bool, out: Console) -> None:
-    """Print where a row came from: the candidates it was chosen from, the prompt, what made that, and all scores."""
-    found = run.find(row_id)
-    _print_ancestry(run, found, "", "", out, set())
-    if show_text:
-        _print_conversation(run, found, out)
-
-
-def _print_ancestry(run: Run, found: Found, lead: str, below: str, out: Console, seen: set[str]) -> None:
-    out.print(Text(f"{lead}{describe(run, found)}"))
-    if found.row.id in seen:
-        return
-    seen.add(found.row.id)
-    parents = parents_shown(run, found)
-    for number, parent in enumerate(parents):
-        last = number == len(parents) - 1
-        _print_ancestry(
-            run, parent, f"{below} └ " if last else f"{below} ├ ", f"{below}   " if last else f"{below} │ ", out, seen
-        )
-
-
-def _print_conversation(run: Run, found: Found, out: Console) -> None:
-    row = found.row
-    if found.table == "responses":
-        out.print(Text(f"\n{row.text}\n"))
-        if row.prompt_id not in run.prompts:
-            return
-        row = run.prompts[row.prompt_id]
-    text = Text()
-    for mask, piece in segments(row, run):
-        text.append(piece, STYLES[mask])
-    out.print("", text, sep="\n")
-    if messages_of(row)[-1]["role"] == "assistant":
-        out.print(Text("green is trained, yellow is a trained format token, grey is context", style="dim italic"))
 
 
 def chat(model: str, tools_file: str | None, temperature: float, max_new_tokens: int, out: Console) -> None:

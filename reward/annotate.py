@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from posttrain.errors import UserError, WaitingForPerson
 from posttrain.stages import Job
 from reward import people
 from reward.annotate_spec import AnnotateConfig, filled_in
-from reward.answers import RIGHT, answer_key, grade_of, is_whole, message_of, said_like, share_of
+from reward.answers import RIGHT, answer_key, grade_of, is_whole, message_of, said_like, share_of, text_of_all
 
 Drops = Counter[str]
 Annotator = Callable[[Job, list[Candidates]], tuple[list[Pair], Drops]]
@@ -131,7 +132,8 @@ def by_human(job: Job, chosen: list[Candidates]) -> tuple[list[Pair], Drops]:
         if edit is not None and edit in (message_of(better), message_of(worse)):
             drops["edit_changes_nothing"] += 1
         elif edit is not None:
-            pairs += [_pair(job, made.prompt, edit, other, EDITED) for other in (better, worse)]
+            edited = [_pair(job, made.prompt, edit, other, EDITED) for other in (better, worse)]
+            pairs += [replace(pair, chosen_steps=better.steps, id="") for pair in edited] if better.steps else edited
     return pairs, drops
 
 
@@ -166,7 +168,7 @@ def _comparisons(job: Job, chosen: list[Candidates]) -> tuple[list[tuple[Compari
         for two in drawn(_of_different_models(list(combinations(distinct, 2))), job.config.pairs_per_prompt, rng):
             first, second = rng.sample(two, 2)
             key = content_id(item.prompt.id, first.id, second.id)
-            made.append((Comparison(key, item.prompt, first.text.strip(), second.text.strip()), first, second))
+            made.append((Comparison(key, item.prompt, text_of_all(first), text_of_all(second)), first, second))
     return made, drops
 
 
@@ -180,7 +182,8 @@ def _pair(job: Job, prompt: Prompt, better: Response | Message, worse: Response,
     known = better if isinstance(better, Response) else None
     chosen = message_of(better) if isinstance(better, Response) else better
     return Pair(
-        prompt=prompt.messages, chosen=chosen, rejected=message_of(worse), capability=prompt.capability,
+        prompt=prompt.messages, chosen=chosen, chosen_steps=known.steps if known else (), rejected=message_of(worse),
+        rejected_steps=worse.steps, capability=prompt.capability,
         language=prompt.language, source=prompt.source, tools=prompt.tools, rating=rating, prompt_id=prompt.id,
         parents=(prompt.id, *([known.id] if known else []), worse.id),
         made_by={"stage": job.name, "round": job.round, "by": job.config.by},

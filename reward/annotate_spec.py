@@ -90,6 +90,7 @@ def estimate(config: AnnotateConfig, sizes: Mapping[str, Any], machine: Machine)
         parameters=parameters,
         memory=forward_memory(parameters),
         seconds=generation_seconds(parameters, read, written, machine),
+        cost=sizes["judge"].charges(read, written),
         note=f"by {config.model}, both orders",
         made=made,
     )

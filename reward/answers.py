@@ -2,16 +2,32 @@
 
 from posttrain.chat import Dialect, parse_message
 from posttrain.chat.parse import USUAL
+from posttrain.checks.calls import functions_of
+from posttrain.checks.judge import text_of
 from posttrain.checks.verifiers import grade
-from posttrain.data.rows import Message, Prompt, Response, canonical_json, content_id
+from posttrain.data.rows import Check, Message, Prompt, Response, canonical_json, content_id, flagged
 
 RIGHT = 1.0
 """The verifier's grade of a right answer; every lower grade is wrong."""
+CALL_CHECKS = ("tool_calls", "call_rules")
+"""Checks that ask what was called; they see the calls of the whole way."""
 
 
 def message_of(response: Response) -> Message:
-    """The assistant message a response says, read in the dialect of the model that wrote it."""
+    """The last message of a response, read in the dialect of the model that wrote it."""
     return said_like(response, response.text)
+
+
+def messages_of(response: Response) -> tuple[Message, ...]:
+    """All of a response: calls that were run, which are to be trained as well, and their results, then its last
+    message."""
+    return (*flagged(response.steps), message_of(response))
+
+
+def text_of_all(response: Response) -> str:
+    """All of a response for a reader: its text, below calls and results in turn where there were any."""
+    told = [f"[{'tool' if step['role'] == 'tool' else 'call'}] {text_of(step)}" for step in response.steps]
+    return "\n".join([*told, response.text.strip()])
 
 
 def said_like(response: Response, text: str) -> Message:
@@ -34,7 +50,16 @@ def answer_key(response: Response) -> str:
 
 def grade_of(prompt: Prompt, response: Response) -> float | None:
     """What the prompt's check says of a response; None without a check or a grade."""
-    return None if prompt.check is None else grade(prompt.check, message_of(response)).value
+    return None if prompt.check is None else grade(prompt.check, _graded(prompt.check, response)).value
+
+
+def _graded(check: Check, response: Response) -> Message:
+    """The last message; for a check of calls with all calls that were made before it."""
+    last = message_of(response)
+    if not response.steps or check.name not in CALL_CHECKS:
+        return last
+    made = [call for step in (*response.steps, last) for call in functions_of(step)]
+    return {**last, "tool_calls": [{"type": "function", "function": call} for call in made]}
 
 
 def is_whole(response: Response) -> bool:

@@ -32,18 +32,36 @@ def kl_bound(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
+def kl_estimate(scores: Sequence[float], n: int) -> float:
+    """How far best-of-n moves from the policy, in nats, as far as K samples tell: at most `kl_bound`.
+
+    The K samples stand for the policy; of n draws from them, with replacement, the best has score rank i with
+    probability F_i^n − F_{i−1}^n, where F is the share of samples of that score or less. Answers of equal score are
+    taken for equal, so a policy that repeats itself moves less than the bound says.
+    """
+    total, below, divergence = len(scores), 0, 0.0
+    for _, group in groupby(sorted(scores)):
+        count = len(list(group))
+        chosen = ((below + count) / total) ** n - (below / total) ** n
+        if chosen > 0:
+            divergence += chosen * math.log(chosen * total / count)
+        below += count
+    return divergence
+
+
 def curve(items: Iterable[tuple[Sequence[float], Values | None, Values | None]]) -> list[dict[str, Any]]:
     """For n = 1, 2, 4, … up to the largest K: means over the prompts that have n answers.
 
     Each item is a prompt: the scores that choose, the rewards (None without a reward model), and the grades of its
-    check (None without one; an answer that cannot be graded counts 0). A line holds `n`, `kl_bound`, `prompts`,
-    and where known `reward` and `true`, each with the prompts it is a mean over.
+    check (None without one; an answer that cannot be graded counts 0). A line holds `n`, `kl_bound`, `kl` (the mean
+    of `kl_estimate`), and where known `reward` and `true`, each with the prompts it is a mean over.
     """
     listed = list(items)
     most = max((len(scores) for scores, _, _ in listed), default=0)
     lines = []
     for n in (2**i for i in range(most.bit_length())):
-        line: dict[str, Any] = {"n": n, "kl_bound": kl_bound(n)}
+        divergences = [kl_estimate(scores, n) for scores, _, _ in listed if len(scores) >= n]
+        line: dict[str, Any] = {"n": n, "kl_bound": kl_bound(n), "kl": math.fsum(divergences) / len(divergences)}
         for place, name in ((1, "reward"), (2, "true")):
             found = [
                 best_of_n(item[0], [value or 0.0 for value in item[place] or ()], n)

@@ -10,8 +10,8 @@ from posttrain.chat.messages import undeclared
 from posttrain.checks.language import UNDETERMINED, identify
 from posttrain.data.rows import Candidates
 from posttrain.errors import UserError
-from reward.answers import RIGHT, answer_key, grade_of, is_whole, message_of
-from reward.scorers import REWARD
+from reward.answers import RIGHT, answer_key, grade_of, is_whole, message_of, messages_of
+from reward.scorers import REWARD, each
 from reward.select_spec import SelectConfig
 
 Rng = Callable[..., random.Random]
@@ -85,6 +85,15 @@ class Contest:
                 (right if grade == RIGHT else wrong).append(place)
         return right, wrong
 
+    def model(self, place: int) -> str:
+        """Who gave an answer."""
+        return str(self.item.responses[place].made_by.get("model"))
+
+    def draw(self, what: str, places: list[int]) -> int:
+        """One of the places by seed; an answer is as likely as the model gave it often."""
+        often = each(places, [self.item.responses[place].count for place in places])
+        return self.rng(what, self.item.prompt.id).choice(often)
+
     def reward(self, place: int) -> float | None:
         """The reward model's value, where one scored."""
         return self.score(REWARD, place) if REWARD in self.item.scores else None
@@ -94,11 +103,10 @@ def open_contest(item: Candidates, config: SelectConfig, rng: Rng) -> Contest:
     """Leave out answers beyond K', cut or empty ones, and those in another language; mark those that are too long or
     call a tool that their prompt does not declare."""
     lost: dict[int, str] = {}
-    counts: dict[str, int] = {}
+    first: dict[str, int] = {}
     for place, response in enumerate(item.responses):
-        model = str(response.made_by.get("model"))
-        counts[model] = counts.get(model, 0) + 1
-        if config.k and counts[model] > config.k:
+        number = response.index - first.setdefault(str(response.made_by.get("model")), response.index)
+        if config.k and number >= config.k:
             lost[place] = "beyond_k"
         elif not is_whole(response):
             lost[place] = "cut" if response.finish != "stop" else "empty"
@@ -120,11 +128,12 @@ def _in_language(item: Candidates, place: int) -> bool:
 
 def _undeclared(item: Candidates, places: list[int]) -> dict[int, str]:
     tools = item.prompt.tools
-    return {p: "undeclared_tool" for p in places if undeclared([message_of(item.responses[p])], tools)}
+    return {p: "undeclared_tool" for p in places if undeclared(messages_of(item.responses[p]), tools)}
 
 
 def _too_long(item: Candidates, places: list[int], longest: float) -> set[int]:
     if not longest or not places:
         return set()
-    most = longest * median(item.responses[place].tokens for place in places)
+    tokens, counts = [item.responses[p].tokens for p in places], [item.responses[p].count for p in places]
+    most = longest * median(each(tokens, counts))
     return {place for place in places if item.responses[place].tokens > most}

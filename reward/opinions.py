@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.checks import judge
-from posttrain.data.rows import Candidates, Prompt, Response
+from posttrain.data.rows import Candidates, Prompt, Response, content_id
 from posttrain.engines.answers import answer_prompts
 from posttrain.engines.protocol import Sampling, open_engine
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from reward.answers import answer_key
+from reward.answers import answer_key, text_of_all
 from reward.score_spec import ScoreConfig
 from reward.scorers import Values
 
@@ -24,9 +24,9 @@ def by_judge(job: Job, pool: list[Candidates]) -> list[Values]:
     An unreadable verdict is no score. Raises UserError for a judge that never keeps to the form.
     """
     config: ScoreConfig = job.config
-    keys = [[f"{item.prompt.id}:{answer_key(response)}" for response in item.responses] for item in pool]
+    keys = [[_key(item.prompt, response) for response in item.responses] for item in pool]
     asked = {
-        key: (item.prompt, response.text.strip())
+        key: (item.prompt, text_of_all(response))
         for item, own in zip(pool, keys, strict=True)
         for key, response in zip(own, item.responses, strict=True)
     }
@@ -39,6 +39,10 @@ def by_judge(job: Job, pool: list[Candidates]) -> list[Values]:
         judged = judge.rate(asked, ask, config.criteria or judge.CRITERIA)
     job.summary["judge"] = {"model": config.judge_model, **judged.counts}
     return [[judged.found.get(key) for key in own] for own in keys]
+
+
+def _key(prompt: Prompt, response: Response) -> str:
+    return f"{prompt.id}:{content_id(response.steps) if response.steps else ''}{answer_key(response)}"
 
 
 def by_file(path: Path, pool: list[Candidates]) -> list[Values]:

@@ -24,10 +24,10 @@ def write_probe(folder: Path, loaded: Loaded, pairs: Sequence[Pair]) -> None:
     some = {pair.id: pair for pair in (by_length[0], by_length[len(by_length) // 2], by_length[-1])}
     rows: list[dict[str, Any]] = []
     for pair in list(some.values())[:PROBED]:
-        item = answer_list(loaded.renderer, pair.prompt, pair.tools, [pair.chosen, pair.rejected])
+        item = answer_list(loaded.renderer, pair.prompt, pair.tools, pair.sides)
         rows.append(
             {
-                "messages": pair.prompt, "tools": pair.tools, "answers": [pair.chosen, pair.rejected],
+                "messages": pair.prompt, "tools": pair.tools, "answers": pair.sides,
                 "prompt_ids": item.prompt, "answer_ids": item.answers, "scores": rewards(loaded, [item], 1)[0],
             }
         )  # fmt: skip

@@ -66,7 +66,7 @@ def _first(contest: Contest, places: list[int], n: int, reason: str) -> Chosen:
 
 
 def _drawn(contest: Contest, places: list[int]) -> Chosen:
-    drawn = contest.rng("row", contest.item.prompt.id).choice(places)
+    drawn = contest.draw("row", places)
     contest.lost |= dict.fromkeys(set(places) - {drawn}, "not_drawn")
     return [drawn], ""
 
@@ -83,8 +83,11 @@ def best_vs_worst(contest: Contest, rule: PairRule) -> Paired:
     winners = [place for place in ranked if place not in contest.guarded]
     if not winners:
         return [], contest.unchosen(ranked)
-    lowest = contest.score(rule.score, ranked[-1])
-    worst = next(place for place in ranked if contest.score(rule.score, place) == lowest)
+    others = _rivals(contest, rule, winners[0], ranked)
+    if not others:
+        return [], "one_model"
+    lowest = contest.score(rule.score, others[-1])
+    worst = next(place for place in others if contest.score(rule.score, place) == lowest)
     return _apart(contest, rule, winners[0], worst)
 
 
@@ -94,10 +97,11 @@ def best_vs_random(contest: Contest, rule: PairRule) -> Paired:
     winner = next((place for place in ranked if place not in contest.guarded), None)
     if winner is None:
         return [], contest.unchosen(ranked)
-    others = [place for place in ranked if _apart(contest, rule, winner, place)[0]]
+    rivals = _rivals(contest, rule, winner, ranked)
+    others = [place for place in rivals if _apart(contest, rule, winner, place)[0]]
     if not others:
-        return [], _apart(contest, rule, winner, ranked[-1])[1]
-    return [(winner, contest.rng("pair", contest.item.prompt.id).choice(sorted(others)))], ""
+        return [], _apart(contest, rule, winner, rivals[-1])[1] if rivals else "one_model"
+    return [(winner, contest.draw("pair", sorted(others)))], ""
 
 
 def ranked_list(contest: Contest, rule: PairRule) -> Paired:
@@ -111,18 +115,28 @@ def ranked_list(contest: Contest, rule: PairRule) -> Paired:
     if wanted < 2:
         return [], "equal_answers"
     listed = [ranked[round(step * (len(ranked) - 1) / (wanted - 1))] for step in range(wanted)]
-    pairs = [two for two in combinations(listed, 2) if two[0] not in contest.guarded and _apart(contest, rule, *two)[0]]
-    return pairs, "" if pairs else "below_margin"
+    met = [two for two in combinations(listed, 2) if _rivals(contest, rule, two[0], [two[1]])]
+    pairs = [two for two in met if two[0] not in contest.guarded and _apart(contest, rule, *two)[0]]
+    return pairs, "" if pairs else "below_margin" if met else "one_model"
 
 
 def right_vs_wrong(contest: Contest, rule: PairRule) -> Paired:
     """Different right answers against different wrong ones, `n` pairs by seed."""
     right, wrong = contest.right_and_wrong(contest.places)
     right = [place for place in contest.distinct(right) if place not in contest.guarded]
-    pairs = list(product(right, contest.distinct(wrong)))
+    met = list(product(right, contest.distinct(wrong)))
+    pairs = [two for two in met if _rivals(contest, rule, two[0], [two[1]])]
     if not pairs:
-        return [], "none_right" if not right else "none_wrong"
+        return [], "one_model" if met else "none_right" if not right else "none_wrong"
     return sorted(contest.rng("pair", contest.item.prompt.id).sample(pairs, min(rule.n or 1, len(pairs)))), ""
+
+
+def _rivals(contest: Contest, rule: PairRule, better: int, places: list[int]) -> list[int]:
+    """Those of the places that may stand against an answer in a pair."""
+    if rule.models == "any":
+        return places
+    model = contest.model(better)
+    return [place for place in places if contest.model(place) != model]
 
 
 def _apart(contest: Contest, rule: PairRule, better: int, worse: int) -> Paired:

@@ -1,4 +1,7 @@
-"""K answers of the policy to every prompt of the round, the prompt computed once for them (Llama 3, 4.2.2)."""
+"""K answers of the policy to every prompt of the round, the prompt computed once for them (Llama 3, 4.2.2).
+
+Where the recipe names tools, the calls of prompts that declare them are run, and the model goes on with the results.
+"""
 
 from collections import Counter
 from contextlib import closing
@@ -6,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.rows import Prompt, Response
+from posttrain.chat.messages import undeclared
+from posttrain.checks.tools import Executor, open_tools, run_calls
+from posttrain.data.rows import Message, Prompt, Response, canonical_json
 from posttrain.data.tables import read_table, write_table
 from posttrain.engines.answers import answer_prompts
-from posttrain.engines.protocol import Sampling, open_engine
+from posttrain.engines.dialogs import Dialog, Reply, hold
+from posttrain.engines.protocol import Engine, Sampling, open_engine
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from reward.sample_spec import SampleConfig
@@ -19,16 +25,17 @@ UNASKED = {"too_long": "prompt_too_long", "refused": "refused"}
 
 
 def run(job: Job) -> None:
-    """Write `responses`. A prompt that leaves no room for an answer, or that a server refuses, is dropped and named."""
+    """Write `responses`, equal ones of a prompt and model once with their count. A prompt that leaves no room for an
+    answer, or that a server refuses, is dropped and named."""
     config: SampleConfig = job.config
     prompts = _steered(_prompts(Path(job.inputs["prompts"])), config.system)
-    sampling = Sampling(config.k, config.temperature, config.top_p, config.max_new_tokens, config.logprobs)
+    tools = open_tools(config.tools, job.inputs.get("corpus"))
     responses: list[Response] = []
     for number, name in enumerate(config.model):
         with closing(open_engine(job.inputs["model"][number], job.machine)) as engine:
-            journal = f"responses-{name}" if number else "responses"
-            answers = answer_prompts(job, engine, prompts, sampling, config.chunk, name, journal)
-        responses += [replace(answer, index=answer.index + number * config.k, id="") for answer in answers]
+            answers = _answers(job, engine, prompts, tools, name, f"responses-{name}" if number else "responses")
+        answers = [replace(answer, index=answer.index + number * config.k, id="") for answer in answers]
+        responses += counted(answers)
     responses.sort(key=lambda response: (response.prompt_id, response.index))
     kept = [response for response in responses if response.finish not in UNASKED]
     drops = _drops(job, responses)
@@ -39,6 +46,50 @@ def run(job: Job) -> None:
         )
     job.rows["responses"] = write_table(job.folder, "responses", kept)
     job.summary |= _summary(kept) | {"drops": drops}
+
+
+def _answers(
+    job: Job, engine: Engine, prompts: list[Prompt], tools: dict[str, Executor], name: str, journal: str
+) -> list[Response]:
+    """One model's K answers to every prompt; where there are tools, the calls of prompts that declare them are run."""
+    config: SampleConfig = job.config
+    sampling = Sampling(config.k, config.temperature, config.top_p, config.max_new_tokens, config.logprobs)
+    if not tools:
+        return answer_prompts(job, engine, prompts, sampling, config.chunk, name, journal)
+
+    def reply_of(prompt: Prompt) -> Reply:
+        return lambda messages: _results(tools, prompt, messages[-1])
+
+    dialogs = hold(
+        job, engine, prompts, reply_of, sampling,
+        chunk=config.chunk, model=name, journal=journal, most=config.turns,
+    )  # fmt: skip
+    return [_response(dialog) for dialog in dialogs]
+
+
+def _results(tools: dict[str, Executor], prompt: Prompt, message: Message) -> list[Message]:
+    """What is said to a message: its calls' results; nothing where it calls nothing, or what nothing runs."""
+    return [] if undeclared([message], prompt.tools) else run_calls(tools, message, prompt.tools)
+
+
+def _response(dialog: Dialog) -> Response:
+    """A dialog as one response: what was said on the way, and the last message."""
+    return replace(
+        dialog.first, text=dialog.text, finish=dialog.finish, tokens=dialog.tokens, logprob=dialog.logprob,
+        steps=dialog.steps, id="",
+    )  # fmt: skip
+
+
+def counted(responses: list[Response]) -> list[Response]:
+    """Responses of one model, of those to a prompt that are equal in everything said only the first, with their
+    count."""
+    first: dict[tuple[str, str, str], Response] = {}
+    count: Counter[tuple[str, str, str]] = Counter()
+    for response in responses:
+        key = (response.prompt_id, response.finish, canonical_json([response.text, response.steps]))
+        first.setdefault(key, response)
+        count[key] += 1
+    return [replace(response, count=count[key]) for key, response in first.items()]
 
 
 def _prompts(folder: Path) -> list[Prompt]:
@@ -76,7 +127,8 @@ def _reasons(drops: dict[str, int]) -> str:
 
 
 def _summary(kept: list[Response]) -> dict[str, Any]:
-    """Finish reasons, mean length and the share of different answers, overall and of each model."""
+    """How many answers there are, their finish reasons and mean length, the share of different ones, and the calls that
+    were run, overall and of each model."""
     by_model: dict[str, list[Response]] = {}
     for response in kept:
         by_model.setdefault(response.made_by["model"], []).append(response)
@@ -85,8 +137,14 @@ def _summary(kept: list[Response]) -> dict[str, Any]:
 
 
 def _figures(responses: list[Response]) -> dict[str, Any]:
+    finish: Counter[str] = Counter()
+    for response in responses:
+        finish[response.finish] += response.count
+    answers = finish.total()
+    calls = sum(response.count * sum(step["role"] == "tool" for step in response.steps) for response in responses)
     return {
-        "finish": dict(Counter(response.finish for response in responses)),
-        "mean_tokens": sum(response.tokens for response in responses) / len(responses),
-        "distinct": len({(response.prompt_id, response.text) for response in responses}) / len(responses),
-    }
+        "answers": answers,
+        "finish": dict(finish),
+        "mean_tokens": sum(response.tokens * response.count for response in responses) / answers,
+        "distinct": len(responses) / answers,
+    } | ({"calls_run": calls} if calls else {})

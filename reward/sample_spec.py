@@ -1,11 +1,13 @@
 """The stage `reward.sample`: K answers of the policy to every prompt. Torch-free."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from posttrain.config import Config
+from posttrain.errors import UserError
 from posttrain.estimate import answer_tokens, forward_memory, generation_seconds
 from posttrain.machine import Machine
 from posttrain.stages import Amount, Scope, Size, StageSpec
@@ -31,6 +33,15 @@ class SampleConfig(Config):
     with a system message keep theirs. What is trained later does not contain it."""
     logprobs: bool = False
     """Whether every answer must have its log-probability; a served model that gives none is then refused."""
+    tools: dict[str, str] = {}
+    """Tool, by the name that prompts declare → what runs its calls: `python`, `calculator`, `search`, or a user's
+    `module:function` (docs/tools.md). The model goes on with the results until it answers without a call, or with one
+    that nothing here runs. Empty runs no call: it is the answer."""
+    corpus: str = ""
+    """What the tool `search` looks through: a folder of .txt and .md files, or a file of records with `text`, seen from
+    the recipe's folder. Empty where nothing searches."""
+    turns: int = Field(8, ge=1)
+    """Messages the model may write to a prompt whose calls are run; one that would need more counts as cut."""
     chunk: int = Field(64, ge=1)
     """Prompts answered between two writes to disk; served models write each."""
 
@@ -46,6 +57,12 @@ class SampleConfig(Config):
             raise ValueError("name one model, or several different ones")
         return names
 
+    @model_validator(mode="after")
+    def _searchable(self) -> "SampleConfig":
+        if ("search" in self.tools.values()) != bool(self.corpus):
+            raise ValueError("the tool search looks through `corpus`: name both, or neither")
+        return self
+
     @field_validator("temperature")
     @classmethod
     def _possible(cls, value: float | tuple[float, float]) -> float | tuple[float, float]:
@@ -57,7 +74,17 @@ class SampleConfig(Config):
 
 
 def wire(config: SampleConfig, scope: Scope) -> dict[str, Any]:
-    return {"prompts": scope.newest("prompts"), "model": [scope.model(name, served=True) for name in config.model]}
+    inputs = {"prompts": scope.newest("prompts"), "model": [scope.model(name, served=True) for name in config.model]}
+    if config.tools:
+        from posttrain.checks.tools import check_name  # few recipes name tools, and all are planned
+
+        for name, by in config.tools.items():
+            check_name(name, by)
+    if config.corpus:
+        inputs["corpus"] = scope.data(config.corpus)
+        if not Path(inputs["corpus"].source).exists():
+            raise UserError(f"corpus: {config.corpus} is not there; name a folder or file of texts")
+    return inputs
 
 
 def estimate(config: SampleConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
@@ -72,6 +99,7 @@ def estimate(config: SampleConfig, sizes: Mapping[str, Any], machine: Machine) -
         parameters=max(model.parameters for model in models),
         memory=forward_memory(max(model.parameters for model in models)),
         seconds=sum(generation_seconds(model.parameters, prompts.tokens, written, machine) for model in models),
+        cost=sum(model.charges(prompts.tokens, written) for model in models),
         note=f"{', '.join(config.model)} ×{config.k}",
         made={"responses": made},
     )
@@ -79,7 +107,7 @@ def estimate(config: SampleConfig, sizes: Mapping[str, Any], machine: Machine) -
 
 SPEC = StageSpec(
     module="reward.sample",
-    version=2,
+    version=3,
     Config=SampleConfig,
     provides=lambda config: ("responses",),
     wire=wire,

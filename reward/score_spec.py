@@ -102,6 +102,7 @@ def estimate(config: ScoreConfig, sizes: Mapping[str, Any], machine: Machine) ->
         memory=max(map(forward_memory, [*models, *judges]), default=0),
         seconds=sum(forward_seconds(parameters, read, machine) for parameters in models)
         + sum(generation_seconds(parameters, asked, verdicts, machine) for parameters in judges),
+        cost=sum(size.charges(asked, verdicts) for size in listed(sizes.get("judge"))),
     )
 
 

@@ -13,7 +13,7 @@ from posttrain.data.rows import EDITED, Candidates, Pair, Reject, Response, Row,
 from posttrain.data.tables import iter_table, read_table, write_table
 from posttrain.errors import UserError
 from posttrain.stages import Job
-from reward.answers import message_of
+from reward.answers import message_of, messages_of
 from reward.contest import Contest, open_contest
 from reward.rules import PAIR_RULES, ROW_RULES
 from reward.scorers import COMBINED
@@ -29,8 +29,8 @@ Losers = list[Reject]
 def run(job: Job) -> None:
     """Write `rows`, `pairs` and `rejects`, the candidates that lost with the reason.
 
-    `job.summary["drops"]` counts the prompts that gave none, by table and reason, and `job.summary["candidates"]` those
-    that lost.
+    `job.summary["drops"]` counts the prompts that gave none, by table and reason, and `job.summary["candidates"]` the
+    samples that lost.
     """
     config: SelectConfig = job.config
     pool, unscored = _candidates(job)
@@ -46,7 +46,9 @@ def run(job: Job) -> None:
         losers += beaten
     job.rows["rejects"] = write_table(job.folder, "rejects", losers)
     job.summary["drops"] = drops
-    counts = Counter((loser.detail["for"], loser.reason) for loser in losers)
+    counts: Counter[tuple[str, str]] = Counter()
+    for loser in losers:
+        counts[loser.detail["for"], loser.reason] += loser.detail["count"]
     job.summary["candidates"] = {f"{table}: {reason}": count for (table, reason), count in sorted(counts.items())}
     job.progress(len(pool), len(pool), "prompts")
 
@@ -179,7 +181,7 @@ def _beaten(contest: Contest, table: str, scorer: str, chosen: list[int]) -> Los
         response = contest.item.responses[place]
         detail = {
             "for": table, "prompt_id": contest.item.prompt.id, scorer: values[place] if values else None,
-            "chosen": list(dict.fromkeys(winners)),
+            "chosen": list(dict.fromkeys(winners)), "count": response.count,
         }  # fmt: skip
         found.append(Reject(response.id, reason, response.text[:SHOWN], detail))
     return found
@@ -192,7 +194,7 @@ def _made_by(job: Job, rule: RowRule | PairRule, *responses: Response) -> dict[s
 def _row(job: Job, contest: Contest, place: int, rule: RowRule) -> Row:
     prompt, response = contest.item.prompt, contest.item.responses[place]
     return Row(
-        messages=(*prompt.messages, message_of(response)), capability=prompt.capability, language=prompt.language,
+        messages=(*prompt.messages, *messages_of(response)), capability=prompt.capability, language=prompt.language,
         source=prompt.source, tools=prompt.tools, reward=contest.reward(place),
         parents=(prompt.id, response.id), made_by=_made_by(job, rule, response),
     )  # fmt: skip
@@ -205,7 +207,8 @@ def _pair(job: Job, contest: Contest, better: int, worse: int, rule: PairRule) -
         high, low = contest.score(rule.score, better), contest.score(rule.score, worse)
         margin = None if high is None or low is None else high - low
     return Pair(
-        prompt=prompt.messages, chosen=message_of(one), rejected=message_of(two), capability=prompt.capability,
-        language=prompt.language, source=prompt.source, tools=prompt.tools, margin=margin, prompt_id=prompt.id,
+        prompt=prompt.messages, chosen=message_of(one), rejected=message_of(two), chosen_steps=one.steps,
+        rejected_steps=two.steps, capability=prompt.capability, language=prompt.language, source=prompt.source,
+        tools=prompt.tools, margin=margin, prompt_id=prompt.id,
         parents=(prompt.id, one.id, two.id), made_by=_made_by(job, rule, one),
     )  # fmt: skip

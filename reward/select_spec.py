@@ -58,6 +58,9 @@ class PairRule(Config):
     min_margin: float = Field(0.0, ge=0)
     """Least difference of the two scores (for `combined`: weighted standard deviations within a prompt); 0 asks for
     none, but equal scores make no pair."""
+    models: Literal["any", "different"] = "any"
+    """`different`: the two answers of a pair come from two models (Llama 3, 4.2.1), where `sample.model` names several;
+    prompts where that cannot be give none."""
     n: int = Field(0, ge=0)
     """Answers in a `ranked_list` (0: 3) or pairs a prompt of `right_vs_wrong` (0: 1); the other rules make one pair."""
 
@@ -67,6 +70,8 @@ class PairRule(Config):
             raise ValueError(f"rule {self.rule} does not read n; leave it out")
         if self.rule == "ranked_list" and self.n == 1:
             raise ValueError("a ranked_list of one answer has no pair; n is 2 or more")
+        if self.models == "different" and self.rule == "edited":
+            raise ValueError("rule edited takes the pairs as people made them; leave models out")
         if self.min_margin and self.rule not in SCORED_PAIRS:
             raise ValueError(f"rule {self.rule} does not look at scores; leave min_margin out")
         return self

@@ -13,17 +13,18 @@ from trl import RewardConfig as TrlArguments
 from trl import RewardTrainer
 
 from posttrain.chat import Renderer
-from posttrain.data.rows import EDITED, Pair
+from posttrain.data.rows import EDITED, Message, Pair
 from posttrain.data.tables import iter_table
 from posttrain.engines.loading import Loaded
-from posttrain.engines.scoring import batch_rewards, load_scorer, rewards
+from posttrain.engines.scoring import batch_rewards, load_scorer, rewards, room
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from posttrain.train.batches import Listed, lists_of, render_pair
 from posttrain.train.checkpoint import save_checkpoint
 from posttrain.train.losses import bradley_terry_loss
 from posttrain.train.preflight import preflight
-from posttrain.train.trainer import GlobalBatchMixin, list_trainer, load_policy, read_inputs, train
+from posttrain.train.trainer import GlobalBatchMixin, build, list_trainer, load_policy, read_inputs, train
+from reward.one_row import OneRowCollator, one_row_rewards, rows_of
 from reward.probe import write_probe
 from reward.report import Measured, report
 
@@ -46,10 +47,11 @@ class ListTrainer(GlobalBatchMixin, RewardTrainer):
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Bradley-Terry, summed over the pairs of the micro-batch, over those of the global batch."""
-        scores, (better, worse) = batch_rewards(model, inputs), inputs["pairs"].unbind(1)
+        scores = (one_row_rewards if "ends" in inputs else batch_rewards)(model, inputs)
+        better, worse = inputs["pairs"].unbind(1)
         gap = scores[better] - scores[worse]
         loss = bradley_terry_loss(gap, inputs.get("margins", 0.0)).sum()
-        self.note_sums(len(gap), accuracy=(gap.detach() > 0).sum(), margin=gap.detach().sum())
+        self.note({"accuracy": gap > 0, "margin": gap})
         return self.share(loss, num_items_in_batch)
 
 
@@ -65,8 +67,8 @@ def run(job: Job) -> None:
         raise UserError(f"{job.name}: no preference pair is left to train on; annotate a larger share, or more prompts")
     lists = [_with_margins(job, item, kept) for item in lists_of([example for _, example in kept])]
     loaded = reward_model(load_policy(job, init), job.seed)
-    trainer = list_trainer(job, loaded, lists, ListTrainer, TrlArguments)
-    lines = train(job, trainer, [item.answers.longest for item in lists])
+    trainer, lengths = _trainer(job, loaded, lists)
+    lines = train(job, trainer, lengths)
     pairs = sum(len(item.pairs) for item in lists)
     job.summary |= {"pairs": pairs, "prompts": len(lists), "accuracy_last_step": lines[-1]["accuracy"]}
     save_checkpoint(job, trainer, loaded.renderer, init, {"pairs": pairs, "held-out pairs": len(held)})
@@ -76,6 +78,16 @@ def run(job: Job) -> None:
     write_probe(job.folder, stored, [pair for pair, _ in held or kept])
     if held:
         _measure(job, stored, held)
+
+
+def _trainer(job: Job, loaded: Loaded, lists: Sequence[Listed]) -> tuple[Any, list[int]]:
+    """The trainer, and the length of each list by which a global batch is ordered."""
+    if not job.config.one_row:
+        lengths = [item.answers.longest for item in lists]
+        return list_trainer(job, loaded, lists, ListTrainer, TrlArguments), lengths
+    rows = rows_of(lists, job.rng("one_row"), room(loaded))
+    collator = OneRowCollator(lists, rows, loaded.renderer.pad_id, job.machine.train_tokens)
+    return build(job, loaded, len(lists), collator, ListTrainer, TrlArguments), [len(row.ids) for row in rows]
 
 
 def _with_margins(job: Job, item: Listed, proven: Sequence[Proven]) -> Listed:
@@ -118,9 +130,14 @@ def distinct_pairs(job: Job, renderer: Renderer) -> list[Pair]:
     found: dict[str, Pair] = {pair.id: pair for folder, table in folders for pair in iter_table(folder, table)}
     pairs = [found[pair_id] for pair_id in sorted(found)]
     rated = [pair for pair in pairs if pair.rating is None or pair.rating in job.config.ratings]
-    kept = [p for p in rated if renderer.text(p.chosen).split() != renderer.text(p.rejected).split()]
+    kept = [pair for pair in rated if _said(renderer, pair.sides[0]) != _said(renderer, pair.sides[1])]
     job.summary["drops"] = {"near_identical": len(rated) - len(kept), "rating": len(pairs) - len(rated)}
     return kept
+
+
+def _said(renderer: Renderer, side: Sequence[Message]) -> list[str]:
+    """The words of all that the assistant says after the prompt."""
+    return " ".join(renderer.text(message) for message in side if message["role"] == "assistant").split()
 
 
 def is_held_out(pair: Pair, share: float) -> bool:

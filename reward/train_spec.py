@@ -24,6 +24,9 @@ class RewardConfig(TrainingConfig):
     """How far the better answer's reward is to lie above the other's, in units of reward, for pairs rated
     `significantly_better` or `edited` and unrated ones; `better` asks for two thirds of it, `slightly_better` for one
     third, `marginally_better` for none (Llama 2, 2307.09288, A.3.3). 0 is Bradley-Terry without margin, as Llama 3."""
+    one_row: bool = False
+    """Whether a prompt and all its answers are one row, the answers in random order and each seeing those before it:
+    the paper's approximation (4.1.2). False computes the prompt once and each answer as if it were alone, exactly."""
 
 
 def wire(config: RewardConfig, scope: Scope) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def estimate(config: RewardConfig, sizes: Mapping[str, Any], machine: Machine) -
 
 SPEC = StageSpec(
     module="reward.train",
-    version=2,
+    version=3,
     Config=RewardConfig,
     provides=lambda config: ("reward_model",),
     wire=wire,

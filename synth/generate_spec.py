@@ -1,65 +1,44 @@
-"""The stage `synth.generate`: a teacher writes prompts, and answers to a share of them. Torch-free."""
+"""The stage `synth.generate`: prompts, dialogs and pairs from a teacher, and answers to prompts. Torch-free."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator
+from pydantic.functional_validators import BeforeValidator
 
 from posttrain.config import Config
-from posttrain.data.rows import LANGUAGES
+from posttrain.errors import UserError
 from posttrain.estimate import answer_tokens, forward_memory, generation_seconds
 from posttrain.machine import Machine
 from posttrain.stages import Amount, Scope, Size, StageSpec
-from synth.capabilities import LENGTHS, OPERATOR_TOKENS, WORDING_TOKENS, WORLD, Level, prompt_tokens
+from synth.sources import (
+    EARLIER,
+    EVALUATED,
+    EVALUATION,
+    Expected,
+    SourceConfig,
+    input_name,
+    pipeline_spec,
+    takes_failures,
+    typed,
+    wire_source,
+)  # fmt: skip
 
-OVER_ASK = 1.3
-"""Texts asked of the teacher for one prompt wanted: some are unfaithful, repeated or on the held-out side."""
-
-
-class PromptSource(Config):
-    """One entry of the recipe's `prompts:` section; its key is the capability."""
-
-    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
-
-    from_: Literal["synth", "file"] = Field("synth", alias="from")
-    """`synth`: the teacher words tasks of the world; `file`: a prompts JSONL."""
-    rows: int = Field(ge=1)
-    """Prompts wanted in each round; from a file that has more, a seeded choice."""
-    path: str | None = None
-    """The file of `from: file`, seen from the recipe's folder; its lines that name another capability are left out, so
-    that entries may share a file. None with `from: synth`."""
-    languages: tuple[str, ...] = LANGUAGES
-    """Languages of multilingual prompts, in equal parts; other capabilities are in English."""
-    lengths: tuple[int, ...] = Field(LENGTHS, min_length=1)
-    """Tokens of long_context prompts, drawn evenly."""
-    level: Level = 1
-    """Difficulty of the world's tasks."""
-
-    @field_validator("languages")
-    @classmethod
-    def _known_languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = sorted(set(languages) - set(LANGUAGES))
-        if unknown or not languages:
-            raise ValueError(f"known languages are {', '.join(LANGUAGES)}; not {', '.join(unknown) or 'none at all'}")
-        return languages
-
-    @model_validator(mode="after")
-    def _file_has_path(self) -> "PromptSource":
-        if (self.from_ == "file") != (self.path is not None):
-            raise ValueError("path goes with `from: file`, and only with it")
-        return self
+Source = Annotated[SerializeAsAny[SourceConfig], BeforeValidator(typed)]
+"""An entry of `prompts:` as the config of its pipeline."""
 
 
 class GenerateConfig(Config):
     """The recipe's `synthesize:` section."""
 
     model: str = "teacher"
-    """Key of `models:` or a stage's name: who writes the prompts and answers."""
-    prompts: dict[str, PromptSource]
+    """The teacher, who makes the prompts and answers: a key of `models:`, a stage's name, or `previous`, the best model
+    so far (what the round before ended with, behind its gate)."""
+    prompts: dict[str, Source]
     """What to write, by capability; filled from the recipe's top-level `prompts:`."""
     share: float = Field(0.1, ge=0, le=1)
-    """The share of the prompts, by hash of their ids, that the teacher also answers; right answers become SFT rows."""
+    """The share of the prompts without a dialog of their own, by hash of their ids, that the teacher also answers;
+    right answers become SFT rows."""
     temperature: float = Field(0.7, ge=0)
     """Of the sampling when prompts are written; 0 is greedy."""
     top_p: float = Field(1.0, gt=0, le=1)
@@ -73,68 +52,80 @@ class GenerateConfig(Config):
 
     @field_validator("prompts")
     @classmethod
-    def _known_to_the_world(cls, prompts: dict[str, PromptSource]) -> dict[str, PromptSource]:
+    def _can_be_made(cls, prompts: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         if not prompts:
             raise ValueError("the prompt pool is empty; give the recipe's `prompts:` a capability")
-        strange = [name for name, source in prompts.items() if source.from_ == "synth" and name not in WORLD]
-        if strange:
-            raise ValueError(
-                f"the world has no capability {strange[0]}; it has {', '.join(WORLD)}, others come from files"
-            )
+        for name, source in prompts.items():
+            pipeline_spec(source.from_).check(name, source)
         return prompts
 
 
+def makes_pairs(config: GenerateConfig) -> bool:
+    """Whether a pipeline of it makes preference pairs."""
+    return any(pipeline_spec(source.from_).pairs(source) for source in config.prompts.values())
+
+
+def provides(config: GenerateConfig) -> tuple[str, ...]:
+    return ("prompts", "rows", "preferences") if makes_pairs(config) else ("prompts", "rows")
+
+
 def wire(config: GenerateConfig, scope: Scope) -> dict[str, Any]:
-    files = {file_input(name): scope.file(source.path) for name, source in config.prompts.items() if source.path}
-    return {"teacher": scope.model(config.model, served=True), **files}
+    inputs: dict[str, Any] = {"teacher": scope.model(config.model, served=True)}
+    inputs[EARLIER] = scope.all_rounds("prompts")
+    if any(takes_failures(source) for source in config.prompts.values()):
+        inputs |= {EVALUATION: scope.newest("evaluation"), EVALUATED: scope.all_rounds("eval_prompts")}
+    for capability, source in config.prompts.items():
+        if source.budget and source.budget.cost and not _has_price(inputs["teacher"]):
+            raise UserError(f"prompts.{capability}.budget: cost needs a teacher behind an endpoint that has a price")
+        inputs |= wire_source(capability, source, scope)
+    return inputs
 
 
-def file_input(capability: str) -> str:
-    """The name of the input that holds a capability's prompts file."""
-    return f"file-{capability}"
-
-
-def asked(wanted: int) -> int:
-    """Texts asked in the first pass for `wanted` prompts."""
-    return math.ceil(OVER_ASK * wanted)
+def _has_price(model: Any) -> bool:
+    served = getattr(model, "served", None)
+    return served is not None and bool(served.price.input or served.price.output)
 
 
 def estimate(config: GenerateConfig, sizes: Mapping[str, Any], machine: Machine) -> Size:
-    """Prompts of the world are worded once each and over-asked; a share of all prompts is answered."""
-    prompts = Amount(
-        sum(source.rows for source in config.prompts.values()),
-        sum(int(source.rows * _prompt_tokens(name, source, sizes)) for name, source in config.prompts.items()),
-    )
-    worded = sum(asked(source.rows) for source in config.prompts.values() if source.from_ == "synth")
-    answers = int(config.share * prompts.rows)
-    answer = answer_tokens(config.max_new_tokens)
-    read = worded * OPERATOR_TOKENS + answers * prompts.each
-    written = worded * WORDING_TOKENS + answers * answer
+    """What the pipelines ask, and the answers to a share of the prompts that they make no dialog for."""
+    found = {name: _expected(name, source, sizes) for name, source in config.prompts.items()}
+    made = {kind: _sum(found, kind) for kind in provides(config)}
+    bare = _sum({name: one for name, one in found.items() if not one.made.get("rows", Amount()).rows}, "prompts")
+    answers, answer = int(config.share * bare.rows), answer_tokens(config.max_new_tokens)
+    read = sum(one.read for one in found.values()) + answers * bare.each
+    written = sum(one.written for one in found.values()) + answers * answer
+    rows = made["rows"]
+    made["rows"] = Amount(rows.rows + answers, rows.tokens + int(answers * (bare.each + answer)))
     parameters = sizes["teacher"].parameters
     return Size(
-        rows=prompts.rows,
+        rows=made["prompts"].rows,
         tokens=int(written),
         parameters=parameters,
         memory=forward_memory(parameters),
         seconds=generation_seconds(parameters, read, written, machine),
-        note=f"{config.model} writes {prompts.rows:,} prompts, answers {config.share:.0%}",
-        made={"prompts": prompts, "rows": Amount(answers, int(answers * (prompts.each + answer)))},
+        cost=sizes["teacher"].charges(read, written),
+        note=f"{config.model} writes {made['prompts'].rows:,} prompts, answers {config.share:.0%}",
+        made=made,
     )
 
 
-def _prompt_tokens(capability: str, source: PromptSource, sizes: Mapping[str, Any]) -> float:
-    """Mean tokens of a capability's prompts: of a file what its bytes say."""
-    file = sizes.get(file_input(capability))
-    if file is not None and file.rows:
-        return float(file.of("prompts").each)
-    return prompt_tokens(capability, source.lengths)
+def _expected(capability: str, source: SourceConfig, sizes: Mapping[str, Any]) -> Expected:
+    spec = pipeline_spec(source.from_)
+    named = {**spec.files(source), **spec.data(source), **spec.models(source)}
+    files = {name: sizes.get(input_name(name, capability)) for name in named}
+    return spec.estimate(capability, source, files)
+
+
+def _sum(found: Mapping[str, Expected], kind: str) -> Amount:
+    amounts = [one.made.get(kind, Amount()) for one in found.values()]
+    return Amount(sum(amount.rows for amount in amounts), sum(amount.tokens for amount in amounts))
 
 
 SPEC = StageSpec(
     module="synth.generate",
-    version=1,
+    version=2,
     Config=GenerateConfig,
-    provides=lambda config: ("prompts", "rows"),
+    provides=provides,
     wire=wire,
     estimate=estimate,
 )

@@ -57,8 +57,12 @@ def test_holds_the_packages_and_their_data_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"posttrain", "reward", "synth", "eval", "recipes"}
-    for path in [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "synth").rglob("*.jinja"), *shipped_models()]:
+    for path in [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "synth").rglob("*.jinja"), *pages(), *shipped_models()]:
         assert str(path.relative_to(ROOT)) in names
+
+
+def pages() -> list[Path]:
+    return list((ROOT / "eval" / "report" / "templates").iterdir())
 
 
 def shipped_models() -> list[Path]:

@@ -7,9 +7,10 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from eval.desk import FUNCTIONS, State, result_text, run_call, tools
+from eval.desk import FUNCTIONS, State, run_call, tools
 from eval.suites.dialogs_spec import DialogsConfig
 from eval.suites.making import Answering, Item, asks, called, says, write_suite
+from posttrain.checks.tools import result_text
 from posttrain.data.rows import Check, Message
 from posttrain.stages import Job
 

@@ -17,7 +17,9 @@ from posttrain.errors import UserError
 from posttrain.stages import Job
 
 SUITE = "suite.json"
-By = Literal["answer", "likelihood", "dialog", "judge"]
+ELSEWHERE = ("judge", "harness")
+"""Names of checks that are no scorers: a judge reads the answer, or lm-eval grades it."""
+By = Literal["answer", "likelihood", "dialog", "judge", "harness"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Answering:
     """Which suite it is, and so which further numbers are summed up."""
     by: By = "answer"
     """`answer`: one text or several; `likelihood`: the likeliest of given texts; `dialog`: turns with tools that are
-    run; `judge`: a text that a judge compares with the reference."""
+    run; `judge`: a text that a judge compares with the reference; `harness`: as lm-eval's tasks ask."""
     n: int = 1
     temperature: float = 0.0
     max_new_tokens: int = 0
@@ -74,11 +76,17 @@ def write_suite(job: Job, items: Iterable[Item], answering: Answering) -> None:
             raise UserError(f"{item.place} asks the same as {places[prompt.id]} (id {prompt.id}); leave one out")
         _prove(job, item)
         prompts[prompt.id], places[prompt.id] = prompt, item.place or job.name
-    if not prompts:
+    write_prompts(job, prompts.values(), answering)
+
+
+def write_prompts(job: Job, prompts: Iterable[Prompt], answering: Answering) -> None:
+    """The suite's artifact. Raises UserError for no prompts."""
+    rows = sorted(prompts, key=lambda prompt: prompt.id)
+    if not rows:
         raise UserError(f"the suite {job.name} has no prompts; fill its file, or name another one")
-    job.rows["prompts"] = write_table(job.folder, "prompts", sorted(prompts.values(), key=lambda prompt: prompt.id))
+    job.rows["prompts"] = write_table(job.folder, "prompts", rows)
     write_durably(job.folder / SUITE, json.dumps(asdict(answering), indent=1))
-    job.summary["prompts"] = len(prompts)
+    job.summary["prompts"] = len(rows)
 
 
 def _prompt(job: Job, item: Item, answering: Answering) -> Prompt:
@@ -90,7 +98,7 @@ def _prove(job: Job, item: Item) -> None:
     """The gold answer must score 1.0: else the reference or the scorer is wrong, and no number would mean anything."""
     where = item.place or f"a prompt that {job.name} made"
     try:
-        arguments(item.check, SCORERS) if item.check.name != "judge" else None
+        arguments(item.check, SCORERS) if item.check.name not in ELSEWHERE else None
         verdict = grade(item.check, item.gold, SCORERS) if item.gold else None
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

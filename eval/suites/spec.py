@@ -1,17 +1,21 @@
 """What the specs of suites share. Torch-free."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from posttrain.config import Config
 from posttrain.errors import UserError
+from posttrain.estimate import answer_tokens
 from posttrain.machine import Machine
-from posttrain.stages import Scope, Size, StageSpec
+from posttrain.stages import Amount, Scope, Size, StageSpec
 
 PROMPT_TOKENS = 120
 """What a prompt takes, for the plan, where a suite does not know better."""
+UNKNOWN_TOKENS = 256
+"""What an answer may have, for the plan, where each task of a suite says that for itself."""
 
 
 class SuiteConfig(Config):
@@ -53,8 +57,23 @@ def suite_spec(
     wire: Callable[[Any, Scope], dict[str, Any]] = wire,
     estimate: Callable[[Any, Mapping[str, Any], Machine], Size] = estimate,
 ) -> StageSpec:
-    """The spec of the suite in `eval.suites.<name>`."""
+    """The spec of the suite in `eval.suites.<name>`; what its answers will take is added to its estimate."""
+
+    def with_answers(config: Any, sizes: Mapping[str, Any], machine: Machine) -> Size:
+        size = estimate(config, sizes, machine)
+        return replace(size, made={**size.made, "answers": answers(config, size.rows)})
+
     return StageSpec(
         module=f"eval.suites.{name}", version=1, Config=config, provides=lambda config: ("eval_prompts",),
-        wire=wire, estimate=estimate,
+        wire=wire, estimate=with_answers,
     )  # fmt: skip
+
+
+def answers(config: Any, rows: int) -> Amount:
+    """The answers to so many prompts of a suite: several where it samples, of two messages for each turn of a dialog,
+    and none that is written where likelihoods are compared."""
+    rows *= getattr(config, "samples", 1)
+    if getattr(config, "by", "") == "likelihood":
+        return Amount(rows)
+    messages = 2 * getattr(config, "turns", 0) or 1
+    return Amount(rows, int(rows * messages * answer_tokens(config.max_new_tokens or UNKNOWN_TOKENS)))

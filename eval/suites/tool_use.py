@@ -60,7 +60,7 @@ CHATTER = (
 
 
 def run(job: Job) -> None:
-    items = file_items(job, _of_record) if "file" in job.inputs else _made(job.config)
+    items = file_items(job, of_record) if "file" in job.inputs else _made(job.config)
     write_suite(job, items, Answering("tool_use", max_new_tokens=job.config.max_new_tokens))
 
 
@@ -134,18 +134,20 @@ def _filled(rng: random.Random, text: str) -> str:
     return text.format(place=rng.choice(PLACES), person=rng.choice(PEOPLE), thing=rng.choice(THINGS))
 
 
-def _of_record(record: Record) -> Item:
+def of_record(record: Record) -> Item:
     """A BFCL record: `question` is a list of turns of which the first counts, `ground_truth` a list of
     `{function: {parameter: [accepted values]}}`."""
     question = reference(record, "question", "messages")
     turns = question[0] if isinstance(question[0], list) else question
-    tools = tools_of([_widened(function) for function in reference(record, "function", "tools")])
+    functions = reference(record, "function", "tools")
+    tools = tools_of([_widened(function) for function in functions])
     category = str(record.get("category", "file"))
     if category == "relevance":
         check = Check("any_call")
     else:
         truth = [] if category == "irrelevance" else reference(record, "ground_truth")
-        check = Check("call_rules", {"calls": [_call(one) for one in truth]})
+        offered = {bare["name"]: bare for bare in (function.get("function", function) for function in functions)}
+        check = Check("call_rules", {"calls": [_call(one, offered) for one in truth]})
     return Item(messages_of(turns, "question"), check, _gold(check), tools, about={"category": category})
 
 
@@ -166,9 +168,22 @@ def _json_types(schema: Any) -> Any:
     return {**changed, "type": names.get(kind, kind)} if isinstance(kind, str) else changed
 
 
-def _call(truth: dict[str, Any]) -> dict[str, Any]:
+def _call(truth: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """What is accepted of one call, with the function's parameters taken into account as BFCL's checker does: an
+    integer among the values of a float stands for that float, what is required cannot be left out, and what is none of
+    its parameters cannot be given."""
     ((name, arguments),) = truth.items()
-    return {"name": name, "arguments": arguments}
+    parameters = offered.get(name, {}).get("parameters", {})
+    kinds = {key: value.get("type") for key, value in parameters.get("properties", {}).items()}
+    accepted = {}
+    for key, values in arguments.items():
+        if kinds and key not in kinds:
+            continue
+        if kinds.get(key) == "float":
+            values = [float(value) if type(value) is int else value for value in values]
+        needed = [value for value in values if value != ""]
+        accepted[key] = needed if key in parameters.get("required", ()) and needed else values
+    return {"name": name, "arguments": accepted}
 
 
 def _gold(check: Check) -> dict[str, Any]:

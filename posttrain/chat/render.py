@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Train = Literal["last", "all", "flagged"]
-"""Which assistant turns are trained: the last one, all, or those whose message has no `train: false`."""
+"""Which assistant turns are trained: the last one (with those before it whose message says `train: true`), all, or
+those whose message has no `train: false`."""
 
 _PROBE: tuple[Message, ...] = (
     {"role": "user", "content": "Hello,  1 2\n\n x"},
@@ -107,10 +108,14 @@ class Renderer:
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Ids up to where the assistant is to speak (the header and its blank line stand at the end).
 
-        Raises UserError for messages the template cannot say, and when the last message is the assistant's.
+        A last message of the assistant's with `prefix: true` is how the answer begins: the ids go on with its text, and
+        the model goes on from there. Raises UserError for messages the template cannot say, and when the last message
+        is an answer of the assistant's.
         """
         if messages and messages[-1].get("role") == "assistant":
-            raise UserError("a prompt ends with an assistant message; leave the answer off")
+            if not messages[-1].get("prefix"):
+                raise UserError("a prompt ends with an assistant message; leave the answer off")
+            return self.prompt(messages[:-1], tools) + self.ids(str(messages[-1]["content"]))
         ready, variables = self._ready(messages, tools)
         text = self._text(ready, variables, ask=True)
         self._check_spans(text, ready)
@@ -137,6 +142,10 @@ class Renderer:
                 if OPEN.join(before[: span + 1]) != self._text(ready[: turns[span]], variables, ask=True):
                     raise UserError(f"with {self._template_name} the prompt is no prefix of the conversation; mend it")
         return self._encoder.rendered(text, trained, self.stop_ids)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of text alone, in which the names of control tokens are text."""
+        return self._encoder.rendered(self._guard(text), (), self.stop_ids).ids
 
     def parse(self, text: str) -> Parsed:
         """The assistant message that generated text (without its end of turn) says; see `posttrain.chat.parse`."""
@@ -281,7 +290,8 @@ def _spans(marked: str) -> list[str]:
 def _trained_spans(messages: Sequence[Message], turns: list[int], train: Train) -> list[int]:
     """Which of the assistant messages are trained, counted from 0."""
     if train == "last":
-        return [len(turns) - 1]
+        asked = [span for span, turn in enumerate(turns) if messages[turn].get("train")]
+        return sorted({*asked, len(turns) - 1})
     chosen = [span for span, turn in enumerate(turns) if train == "all" or is_trained(messages[turn])]
     if not chosen:
         raise UserError("the train flags of a conversation leave no turn to train; drop the row or a flag")

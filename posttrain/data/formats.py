@@ -26,6 +26,7 @@ PROMPTS = ("prompt", "messages", "conversations", "instruction")
 OTHER_RATINGS = {"negligibly_better": "marginally_better", "negligibly_better_/_unsure": "marginally_better"}
 """Llama 2's name of the lowest level."""
 About = dict[str, Any]
+Messages = tuple[Message, ...]
 
 
 def build(record: Record, form: str, about: Mapping[str, Any]) -> list[Any]:
@@ -147,11 +148,8 @@ def _pairs(record: Record, about: About) -> list[Pair]:
         return _ranked(record, about)
     for name in ("chosen", "rejected"):
         require(record.get(name) is not None, f"{name} is missing")
-    prompt = _pair_prompt(record)
-    chosen, rejected = (_answer(record[name], name, prompt) for name in ("chosen", "rejected"))
-    require(chosen != rejected, "chosen and rejected are the same")
-    margin = _margin(record)
-    found = [_pair(prompt, chosen, rejected, about, rating=_rating(record.get("rating")), margin=margin)]
+    prompt, chosen, rejected = _sides(record)
+    found = [_pair(prompt, chosen, rejected, about, rating=_rating(record.get("rating")), margin=_margin(record))]
     if record.get("edited") is not None:
         edited = _answer(record["edited"], "edited", prompt)
         worse = [answer for answer in (chosen, rejected) if answer != edited]
@@ -164,7 +162,9 @@ def _openai_pair(record: Record, about: About) -> list[Pair]:
     require(isinstance(given, dict), f"input is {short(given)}, not an object with messages")
     assert isinstance(given, dict)
     prompt = messages_of(given.get("messages"), "input.messages")
-    chosen, rejected = (assistant(record.get(name), name) for name in ("preferred_output", "non_preferred_output"))
+    chosen, rejected = (
+        _answer(record.get(name), name, prompt) for name in ("preferred_output", "non_preferred_output")
+    )
     require(chosen != rejected, "preferred_output and non_preferred_output are the same")
     return [_pair(prompt, chosen, rejected, {**about, "tools": tools_of(given.get("tools")) or about["tools"]})]
 
@@ -189,39 +189,60 @@ def _ranked(record: Record, about: About) -> list[Pair]:
     return found
 
 
-def _pair(prompt: tuple[Message, ...], chosen: Message, rejected: Message, about: About, **more: Any) -> Pair:
+def _pair(prompt: Messages, chosen: Messages, rejected: Messages, about: About, **more: Any) -> Pair:
     prompt_id = Prompt(prompt, about["capability"], tools=about["tools"]).id
-    return Pair(prompt=prompt, chosen=chosen, rejected=rejected, prompt_id=prompt_id, **about, **more)
+    return Pair(
+        prompt=prompt, chosen=chosen[-1], chosen_steps=chosen[:-1], rejected=rejected[-1], rejected_steps=rejected[:-1],
+        prompt_id=prompt_id, **about, **more,
+    )  # fmt: skip
 
 
-def _pair_prompt(record: Record) -> tuple[Message, ...]:
-    """What both conversations begin with, up to their last messages, or the prompt that the record names."""
-    named = _prompt_of(record) if any(record.get(name) is not None for name in PROMPTS if name != "messages") else ()
-    named = named or (_prompt_of(record) if record.get("messages") is not None else ())
-    first, second = (_conversation(record.get(name), name) for name in ("chosen", "rejected"))
-    if len(first) > 1 and first[:-1] == second[:-1] and first[:-1][len(first) - 1 - len(named) :] == named:
-        return first[:-1]
-    if named:
-        return named
+def _sides(record: Record) -> tuple[Messages, Messages, Messages]:
+    """The prompt, which is all that both conversations begin with, and what follows it in each."""
+    named = _prompt_of(record) if any(record.get(name) is not None for name in PROMPTS) else ()
+    first, second = (_whole(_conversation(record[name], name), named) for name in ("chosen", "rejected"))
+    require(first != second, "chosen and rejected are the same")
     require(len(first) > 1, "has neither prompt nor messages, and chosen is an answer alone")
-    require(first[:-1] == second[:-1], "chosen and rejected answer different conversations")
-    return first[:-1]
+    shortest = min(len(first), len(second))
+    shared = next((i for i in range(shortest) if first[i] != second[i]), shortest)
+    require(shared < shortest, "one of chosen and rejected goes on where the other one ends")
+    roles = {first[shared]["role"], second[shared]["role"]}
+    require(bool(shared) and roles == {"assistant"}, "chosen and rejected answer different conversations")
+    prompt = first[:shared]
+    return prompt, _turns(first[shared:], "chosen"), _turns(second[shared:], "rejected")
 
 
-def _conversation(given: Any, name: str) -> tuple[Message, ...]:
+def _conversation(given: Any, name: str) -> Messages:
     """A chosen or rejected value as messages: a list, a transcript, or one answer."""
     if isinstance(given, str):
         return transcript(given) or (assistant(given, name),)
     return messages_of(given, name)
 
 
-def _answer(given: Any, name: str, prompt: tuple[Message, ...]) -> Message:
+def _whole(conversation: Messages, named: Messages) -> Messages:
+    """The conversation from its beginning: as it is where it holds the prompt that the record names, else after it."""
+    starts = range(len(conversation) - len(named) + 1) if conversation[0]["role"] != "assistant" else ()
+    holds = any(conversation[start : start + len(named)] == named for start in starts)
+    return conversation if holds else (*named, *conversation)
+
+
+def _answer(given: Any, name: str, prompt: Messages) -> Messages:
+    """What follows the prompt in an answer that is given alone or with it."""
     found = _conversation(given, name)
-    if found[: len(prompt)] == prompt:
-        found = found[len(prompt) :]
-    require(len(found) == 1, f"{name} has {len(found)} messages after the prompt; one answer is needed")
-    require(found[0]["role"] == "assistant", f"{name} is a {found[0]['role']} message, not the assistant's")
-    return found[0]
+    return _turns(found[len(prompt) :] if found[: len(prompt)] == prompt else found, name)
+
+
+def _turns(messages: Messages, name: str) -> Messages:
+    """An answer: a message of the assistant's, before it calls of tools and their results in turn, where there are."""
+    require(bool(messages), f"{name} has no answer after the prompt")
+    wanted: tuple[str, ...] = ("assistant",)
+    for message in messages:
+        role = message["role"]
+        require(bool(wanted), f"{name} goes on after an answer that calls no tool; make every turn a record of its own")
+        require(role in wanted, f"{name} has a {role} message after the prompt where the {wanted[0]}'s should stand")
+        wanted = ("tool", "assistant") if role == "tool" else ("tool",) if message.get("tool_calls") else ()
+    require(messages[-1]["role"] == "assistant", f"{name} ends with the result of a tool; it must end with an answer")
+    return messages
 
 
 def _rating(given: Any) -> str | None:

@@ -15,10 +15,10 @@ BYTES_PER_TOKEN = 4
 """Of the stored JSON, whose braces and keys stand for the tokens that a chat template adds to each message."""
 TEXT_COLUMNS = {
     "rows": ("messages", "tools"),
-    "pairs": ("prompt", "chosen", "rejected", "tools"),
-    "preferences": ("prompt", "chosen", "rejected", "tools"),
+    "pairs": ("prompt", "chosen", "rejected", "tools", "chosen_steps", "rejected_steps"),
+    "preferences": ("prompt", "chosen", "rejected", "tools", "chosen_steps", "rejected_steps"),
 }
-"""The columns of a table that hold its text."""
+"""The columns of a table that hold its text; those of steps are younger than some tables."""
 BATCH_CHARACTERS = 1 << 20
 """Text that is tokenized at once: its encodings take about a hundred times as many bytes."""
 BUCKETS = (256, 1024, 4096, 16384, 65536)
@@ -28,7 +28,8 @@ Lengths = Callable[[pa.Table, tuple[str, ...]], np.ndarray]
 
 def estimated(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """About how many tokens each row has, from the bytes of its text columns; at least 1."""
-    size = sum(pc.binary_length(rows[name]).to_numpy().astype(np.int64) for name in columns)
+    there = [name for name in columns if name in rows.column_names]
+    size = sum(pc.binary_length(rows[name]).to_numpy().astype(np.int64) for name in there)
     return np.maximum(1, size // BYTES_PER_TOKEN)
 
 
@@ -37,7 +38,7 @@ def counted(source: str) -> Lengths:
     tokenizer = _tokenizer(source)
 
     def count(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-        texts = zip(*(rows[name].to_pylist() for name in columns), strict=True)
+        texts = zip(*(rows[name].to_pylist() for name in columns if name in rows.column_names), strict=True)
         lengths: list[int] = []
         for batch in _batches("\n".join(_texts([json.loads(text) for text in row])) for row in texts):
             lengths += [len(found.ids) for found in tokenizer.encode_batch_fast(batch, add_special_tokens=False)]

@@ -142,4 +142,4 @@ def _user(messages: Iterable[Message]) -> list[Message]:
 
 def messages_of(item: Row | Prompt | Pair) -> tuple[Message, ...]:
     """All messages of a row, prompt or pair, of a pair both answers."""
-    return (*item.prompt, item.chosen, item.rejected) if isinstance(item, Pair) else item.messages
+    return (*item.prompt, *item.sides[0], *item.sides[1]) if isinstance(item, Pair) else item.messages

@@ -65,7 +65,7 @@ def records(
 
 def parse_json(text: str) -> Any:
     """A JSON text as Python values. Raises ValueError, in words, also for numbers that are not finite, for half
-    surrogate pairs and for nesting beyond MOST_DEPTH."""
+    surrogate pairs, for a key that stands twice and for nesting beyond MOST_DEPTH."""
     try:
         value = DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -107,7 +107,16 @@ def _finite(digits: str) -> float:
     return number
 
 
-DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that stands twice, Python would keep the last value and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"has the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
+    return found
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
 
 
 def _file(path: Path) -> Iterator[Found]:

@@ -6,7 +6,7 @@ A prompt with its K responses is the central thing. On disk it is three flat tab
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,6 +51,24 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Document:
+    """A text or seed that prompts were made from; `title` is what a person knows it by, such as a file's name."""
+
+    text: str
+    title: str = ""
+    capability: str = ""
+    language: str = "en"
+    source: str = ""
+    parents: tuple[str, ...] = ()
+    made_by: dict[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_id(self.text, self.title))
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A conversation that ends where the assistant is to speak.
 
@@ -77,7 +95,9 @@ class Response:
     """One answer to a prompt. `text` is what the model wrote, without the end-of-turn token.
 
     `finish` is `stop` or `length`; `tokens` counts generated tokens; `logprob` is their summed log-probability in nats
-    at temperature 1, or None where the engine cannot say.
+    at temperature 1, or None where the engine cannot say. Where tools were run, `steps` are the messages before the
+    last one, calls and results in turn; tokens and log-probability are of all that the model wrote. `count` says how
+    many of the model's samples gave this answer, of which `index` is the first.
     """
 
     prompt_id: str
@@ -87,11 +107,14 @@ class Response:
     tokens: int
     logprob: float | None
     made_by: dict[str, Any] = field(default_factory=dict)
+    steps: tuple[Message, ...] = ()
+    count: int = 1
     id: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:
-            object.__setattr__(self, "id", content_id(self.prompt_id, self.index, self.text, self.made_by))
+            parts = (self.prompt_id, self.index, self.text, self.made_by, *self.steps)
+            object.__setattr__(self, "id", content_id(*parts))
 
 
 @dataclass(frozen=True)
@@ -148,8 +171,9 @@ class Row:
 class Pair:
     """Two answers to one prompt, the better one first.
 
-    `margin` is the difference of the scores that ranked them; `rating` one of RATINGS or EDITED, or None where nobody
-    rated. Three or more ranked answers are all their pairs, with one `prompt_id`.
+    An answer that took several messages, calls and their results, has those before its last one as its steps. `margin`
+    is the difference of the scores that ranked them; `rating` one of RATINGS or EDITED, or None where nobody rated.
+    Three or more ranked answers are all their pairs, with one `prompt_id`.
     """
 
     prompt: tuple[Message, ...]
@@ -164,11 +188,24 @@ class Pair:
     prompt_id: str = ""
     parents: tuple[str, ...] = ()
     made_by: dict[str, Any] = field(default_factory=dict)
+    chosen_steps: tuple[Message, ...] = ()
+    rejected_steps: tuple[Message, ...] = ()
     id: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:
-            object.__setattr__(self, "id", content_id(self.prompt, self.tools, self.chosen, self.rejected))
+            steps = (self.chosen_steps, self.rejected_steps) if self.chosen_steps or self.rejected_steps else ()
+            object.__setattr__(self, "id", content_id(self.prompt, self.tools, self.chosen, self.rejected, *steps))
+
+    @property
+    def sides(self) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+        """All that follows the prompt, chosen then rejected; the assistant's steps are flagged as trained."""
+        return (*flagged(self.chosen_steps), self.chosen), (*flagged(self.rejected_steps), self.rejected)
+
+
+def flagged(steps: Iterable[Message]) -> Iterator[Message]:
+    """The messages before an answer's last one, the assistant's of them flagged to be trained."""
+    yield from ({**step, "train": True} if step["role"] == "assistant" else step for step in steps)
 
 
 @dataclass(frozen=True)
@@ -190,7 +227,10 @@ class Reject:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A prompt, its K responses, and for each scorer one value a response (None where it could not grade)."""
+    """A prompt, its different responses, and for each scorer one value a response (None where it could not grade).
+
+    K, the number of samples, is the sum of the responses' counts.
+    """
 
     prompt: Prompt
     responses: tuple[Response, ...]

@@ -9,22 +9,23 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from posttrain.data.rows import Check, Pair, Prompt, Reject, Response, Row, Sample, Score
+from posttrain.data.rows import Check, Document, Pair, Prompt, Reject, Response, Row, Sample, Score
 from posttrain.errors import UserError
 
-T = TypeVar("T", Prompt, Response, Score, Sample, Row, Pair, Reject)
+T = TypeVar("T", Document, Prompt, Response, Score, Sample, Row, Pair, Reject)
 
 PLAIN: dict[str, pa.DataType] = {
     "id": pa.string(), "capability": pa.string(), "language": pa.string(), "source": pa.string(),
     "prompt_id": pa.string(), "response_id": pa.string(), "scorer": pa.string(), "text": pa.string(),
-    "finish": pa.string(), "index": pa.int32(), "tokens": pa.int32(), "logprob": pa.float64(),
+    "title": pa.string(),
+    "finish": pa.string(), "index": pa.int32(), "tokens": pa.int32(), "count": pa.int32(), "logprob": pa.float64(),
     "value": pa.float64(), "reward": pa.float64(), "margin": pa.float64(), "rating": pa.string(),
     "place": pa.string(), "reason": pa.string(), "table": pa.string(),
 }  # fmt: skip
 """Columns with a type of their own; every other field is JSON text."""
 TABLES: dict[str, type] = {
     "prompts": Prompt, "responses": Response, "scores": Score, "rows": Row, "pairs": Pair, "preferences": Pair,
-    "rejects": Reject, "samples": Sample,
+    "rejects": Reject, "samples": Sample, "documents": Document,
 }  # fmt: skip
 GROUP_ROWS = 10_000
 """Rows of a Parquet row group at most: what a reader holds in memory at once."""

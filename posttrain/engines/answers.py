@@ -17,6 +17,8 @@ SEED_BITS = 32
 SYNC_SECONDS = 0.5
 """Prompts that are finished one by one reach the disk at least this often; a kill loses none, a power cut these."""
 REPORT_SECONDS = 0.2
+OF_MANY = ("steps", "count")
+"""Fields of a response that its completion alone does not have: what is put together later."""
 
 
 def answer_prompts(
@@ -27,12 +29,13 @@ def answer_prompts(
     chunk: int,
     model: str,
     journal: str = "responses",
+    draws: str = "",
 ) -> list[Response]:
     """`sampling.n` responses to each prompt, in order of prompt id and index.
 
     A stage that was killed goes on with the prompts it lacks: those of an engine whose answers are independent are kept
     one by one, others by `chunk` prompts in sorted id order, so that the same prompts are put to the model together
-    and the same bits come out. A request's seed depends on the job's seed, the journal and the prompt's id only.
+    and the same bits come out. A request's seed depends on the job's seed, `draws` (else the journal) and its id.
     `model` is the name that `made_by` records, with the dialect of its template where that is not `posttrain`. Raises
     UserError for two prompts of one id.
     """
@@ -40,24 +43,24 @@ def answer_prompts(
     for one, two in pairwise(ordered):
         if one.id == two.id:
             raise UserError(f"two prompts to answer have the id {one.id}; leave one out")
-    kept = _Kept(job, engine, journal, model, len(ordered), sampling)
+    kept = _Kept(job, engine, journal, model, len(ordered), sampling, draws or journal)
     groups = []
     for start in range(0, len(ordered), chunk):
         lacking = [prompt for prompt in ordered[start : start + chunk] if prompt.id not in kept.responses]
         if lacking:
-            groups.append((f"{start:08d}", [_request(job, journal, prompt) for prompt in lacking]))
+            groups.append((f"{start:08d}", [_request(job, draws or journal, prompt) for prompt in lacking]))
     for name, completions in _answered(engine, groups, sampling):
         kept.add(name, completions)
     kept.end()
     return [response for prompt in ordered for response in kept.responses[prompt.id]]
 
 
-def _request(job: Job, journal: str, prompt: Prompt) -> Request:
-    return Request(prompt.id, prompt.messages, prompt.tools, _seed(job, journal, prompt.id))
+def _request(job: Job, draws: str, prompt: Prompt) -> Request:
+    return Request(prompt.id, prompt.messages, prompt.tools, _seed(job, draws, prompt.id))
 
 
-def _seed(job: Job, journal: str, prompt_id: str) -> int:
-    return job.rng(journal, prompt_id).getrandbits(SEED_BITS)
+def _seed(job: Job, draws: str, prompt_id: str) -> int:
+    return job.rng(draws, prompt_id).getrandbits(SEED_BITS)
 
 
 def _answered(
@@ -95,9 +98,11 @@ def _side_by_side(
 class _Kept:
     """The journal's responses by prompt, and what is said of how far it is."""
 
-    def __init__(self, job: Job, engine: Engine, journal: str, model: str, total: int, sampling: Sampling):
+    def __init__(
+        self, job: Job, engine: Engine, journal: str, model: str, total: int, sampling: Sampling, draws: str
+    ):  # fmt: skip
         self.job, self.engine, self.model, self.sampling, self.total = job, engine, model, sampling, total
-        self.name, self.journal = journal, job.journal(journal)
+        self.draws, self.journal = draws, job.journal(journal)
         self.responses: dict[str, list[Response]] = {}
         self.synced = self.reported = time.monotonic()
         self.new_tokens = self.said = 0
@@ -130,7 +135,7 @@ class _Kept:
             self.job.summary.setdefault("usage", {})[self.model] = self.engine.account.as_dict()
 
     def _row(self, completion: Completion) -> dict[str, Any]:
-        temperature = self.sampling.temperature_of(_seed(self.job, self.name, completion.request_id))
+        temperature = self.sampling.temperature_of(_seed(self.job, self.draws, completion.request_id))
         made_by = {
             "stage": self.job.name, "round": self.job.round, "model": self.model,
             "temperature": temperature, "top_p": self.sampling.top_p, "seed": completion.seed,
@@ -141,7 +146,8 @@ class _Kept:
             prompt_id=completion.request_id, index=completion.index, text=completion.text, finish=completion.finish,
             tokens=completion.tokens, logprob=completion.logprob, made_by=made_by,
         )  # fmt: skip
-        return {"response": asdict(response), "prompt_tokens": completion.prompt_tokens}
+        fields = {name: value for name, value in asdict(response).items() if name not in OF_MANY}
+        return {"response": fields, "prompt_tokens": completion.prompt_tokens}
 
     def _take(self, name: str) -> list[dict[str, Any]]:
         """Move a journaled chunk's rows, out of the journal's memory, to the responses."""

@@ -2,20 +2,24 @@
 
 Waiting times double with every try and are drawn from their upper half, so that clients which failed together do not
 return together (full jitter and its variants: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+
+A request costs a fifth of a millisecond of CPU time in aiohttp, whatever the number under way; in httpx it is four
+times that, and grows with the number (`benchmarks/served.py`).
 """
 
 import asyncio
 import email.utils
-import logging
+import json
 import os
 import random
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx2
+import aiohttp
 
 from posttrain.endpoint import Endpoint
 from posttrain.errors import UserError
@@ -29,9 +33,6 @@ MESSAGE_CHARACTERS = 300
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Read = TypeVar("Read")
-
-# A line for each request would be most of a stage's log.
-logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 class Refused(Exception):
@@ -52,32 +53,35 @@ class Fault(Exception):
 
 @dataclass
 class Server:
-    """One base URL: requests under way, faults since its last answer, and the time (monotonic, seconds) before which it
-    is left in peace."""
+    """One base URL and the proxy before it: requests under way, faults since its last answer, and the time (monotonic,
+    seconds) before which it is left in peace."""
 
     url: str
+    proxy: str | None = None
     busy: int = 0
     faults: int = 0
     rests_until: float = 0.0
 
 
 class Servers:
-    """The servers of an endpoint, used from one event loop. `ending` set, nothing is tried again."""
+    """The servers of an endpoint, made and used in one running event loop. `ending` set, nothing is tried again."""
 
     def __init__(self, endpoint: Endpoint):
         self._endpoint = endpoint
         self._key = api_key(endpoint)
-        self._servers = [Server(url) for url in endpoint.endpoint]
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
-        # No proxy is asked for this machine's own servers. Redirects are not followed, so the key goes nowhere else.
-        here = all(urlsplit(url).hostname in LOOPBACK for url in endpoint.endpoint)
-        self._client = httpx2.AsyncClient(headers=headers, limits=limits, timeout=endpoint.timeout, trust_env=not here)
+        self._servers = [Server(url, proxy_of(url)) for url in endpoint.endpoint]
+        # The environment's proxies, but not the keys of .netrc, which aiohttp would read with them.
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=endpoint.concurrency),
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=aiohttp.ClientTimeout(total=endpoint.timeout),
+            trust_env=False,
+        )
         self.retries = 0
         self.ending = False
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     async def post(self, path: str, body: dict[str, Any], read: Callable[[dict[str, Any]], Read]) -> Read:
         """What `read` makes of the JSON object that a server answers with; it raises Fault for one to ask for again.
@@ -125,34 +129,39 @@ class Servers:
     async def get(self, path: str) -> dict[str, Any]:
         """The JSON object at a path of the first server, or an empty one where there is none."""
         try:
-            answer = (await self._client.get(f"{self._servers[0].url}{path}")).json()
-        except (httpx2.HTTPError, ValueError):
+            _, answer, _ = await self._exchange("GET", self._servers[0], path)
+        except (TimeoutError, aiohttp.ClientError):
             return {}
-        return answer if isinstance(answer, dict) else {}
+        return _object(answer) or {}
 
     async def _try(self, server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
         server.busy += 1
         try:
-            async with asyncio.timeout(self._endpoint.timeout):
-                response = await self._client.post(f"{server.url}{path}", json=body)
-        except (TimeoutError, httpx2.TimeoutException):
+            status, answer, retry_after = await self._exchange("POST", server, path, json.dumps(body).encode())
+        except TimeoutError:
             raise Fault(f"gave no answer within {self._endpoint.timeout:g} s") from None
-        except httpx2.TransportError as error:
+        except aiohttp.ClientError as error:
             raise Fault(self._clean(str(error) or type(error).__name__)) from None
         finally:
             server.busy -= 1
-        if response.status_code in PASSING or response.status_code >= 500:
-            said = f"answered {response.status_code} {self._clean(_message(response))}".strip()
-            raise Fault(said, _retry_after(response.headers.get("retry-after")))
-        if response.status_code != 200:
-            raise Refused(response.status_code, self._clean(_message(response)))
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
+        if status in PASSING or status >= 500:
+            raise Fault(f"answered {status} {self._clean(_message(answer))}".strip(), _retry_after(retry_after))
+        if status != 200:
+            raise Refused(status, self._clean(_message(answer)))
+        found = _object(answer)
+        if found is None:
             raise Fault("answered with broken JSON")
-        return answer
+        return found
+
+    async def _exchange(
+        self, method: str, server: Server, path: str, body: bytes | None = None
+    ) -> tuple[int, bytes, str | None]:
+        """Status, body and `Retry-After`. Redirects are not followed, so the key goes nowhere else."""
+        url, headers = f"{server.url}{path}", {"Content-Type": "application/json"} if body else None
+        async with self._client.request(
+            method, url, data=body, headers=headers, proxy=server.proxy, allow_redirects=False
+        ) as response:
+            return response.status, await response.read(), response.headers.get("Retry-After")
 
     def _given_up(self, server: Server, fault: Fault, tries: int) -> str:
         times = "once" if tries == 1 else f"{tries} times"
@@ -186,6 +195,16 @@ def api_key(endpoint: Endpoint) -> str | None:
     return key
 
 
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a URL; none is asked for this machine's own servers."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in LOOPBACK or urllib.request.proxy_bypass(host):
+        return None
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"
+
+
 def _retry_after(value: str | None) -> float | None:
     """Seconds that a `Retry-After` header asks for, given as seconds or as a date (RFC 9110, 10.2.3)."""
     if value is None:
@@ -200,12 +219,21 @@ def _retry_after(value: str | None) -> float | None:
         return None
 
 
-def _message(response: httpx2.Response) -> str:
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body holds; None where it holds something else."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _message(body: bytes) -> str:
     """What a server says of an error: OpenAI's `error.message`, vLLM's `message`, FastAPI's `detail`, or its text."""
     try:
-        said = response.json()
+        said = json.loads(body)
     except ValueError:
-        return response.text[:MESSAGE_CHARACTERS]
+        return body[:MESSAGE_CHARACTERS].decode(errors="replace")
     while isinstance(said, dict):
         said = next((said[name] for name in ("error", "message", "detail") if said.get(name)), "")
     return str(said)

@@ -191,5 +191,5 @@ class PromptLayer(DynamicLayer):
         self.keys, self.values, self.prompt_of = keys, values, prompt_of
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        keys, values = (part.index_select(0, self.prompt_of) for part in (self.keys, self.values))
+        keys, values = (part.index_select(0, self.prompt_of.to(part.device)) for part in (self.keys, self.values))
         return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)

@@ -48,15 +48,19 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 def load_model(path: str | Path, machine: Machine, kind: Kind = "causal", dtype: torch.dtype | None = None) -> Loaded:
     """Load safetensors weights and tokenizer of a folder or hub name, in `dtype` or else that of `choose_dtype`.
 
-    `causal` is a language model, `reward` a sequence classifier with one label. Raises UserError for a folder that is
-    missing or lacks config.json or safetensors, for weights that are broken or lack a tensor, for a tokenizer that
-    cannot be used, and for one with more tokens than the embedding has rows.
+    `causal` is a language model, `reward` a sequence classifier with one label. With `machine.shard` accelerate splits
+    the layers over the devices; the model then takes its inputs on the first, and gives its outputs there.
+
+    Raises UserError for a folder that is missing or lacks config.json or safetensors, for weights that are broken or
+    lack a tensor, for a tokenizer that cannot be used, and for one with more tokens than the embedding has rows.
     """
     check_folder(path)
     renderer = Renderer.from_pretrained(path)
     device = choose_device(machine)
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     options: dict[str, Any] = {} if kind == "causal" else {"num_labels": 1}
+    if machine.shard:
+        options["device_map"] = "auto" if device.type == "cuda" else {"": device}
     transformers_logging.disable_progress_bar()
     try:
         model, info = auto.from_pretrained(
@@ -71,7 +75,7 @@ def load_model(path: str | Path, machine: Machine, kind: Kind = "causal", dtype:
         wanted = "a language model" if kind == "causal" else "a reward model (one-label sequence classifier)"
         raise UserError(f"the weights of {path} lack {names}; name a checkpoint of {wanted}")
     check_vocabulary(path, model, renderer)
-    return Loaded(model.to(device).eval(), renderer)
+    return Loaded((model if machine.shard else model.to(device)).eval(), renderer)
 
 
 def check_folder(path: str | Path) -> None:

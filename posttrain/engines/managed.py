@@ -1,15 +1,15 @@
 """A server that a stage starts on a checkpoint, uses over HTTP and stops; it ends with the stage, however that ends."""
 
+import http.client
 import json
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
-
-import httpx2
 
 from posttrain.chat import Renderer
 from posttrain.endpoint import Abilities, Endpoint
@@ -46,11 +46,8 @@ class Server:
                     f"{name} ended with exit code {self._process.returncode} before it was ready; its own words stand "
                     "in the stage's log"
                 )
-            try:
-                if httpx2.get(url, timeout=ASK_SECONDS * 10, trust_env=False).status_code == 200:
-                    return
-            except httpx2.HTTPError:
-                pass
+            if _healthy(url):
+                return
             time.sleep(ASK_SECONDS)
         self.stop()
         raise UserError(f"{name} was not ready within {seconds:g} s; its own words stand in the stage's log")
@@ -64,6 +61,16 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _healthy(url: str) -> bool:
+    """Whether a server of this machine, so without a proxy, answers 200."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=ASK_SECONDS * 10) as answer:
+            return bool(answer.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def open_model(model: str | Path, machine: Machine) -> OpenAIEngine:

@@ -23,6 +23,8 @@ from posttrain.engines.protocol import Completion, Engine, Reader, Request, Samp
 from posttrain.errors import UserError
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
+LOGPROBS: dict[str, object] = {CHAT: True, COMPLETIONS: 1}
+"""What asks for log-probs: at `/completions` how many likely tokens to add, and llama.cpp takes 0 for no log-probs."""
 TOO_LONG = re.compile(r"context|too long|max_new_tokens|max_model_len|maximum.*tokens", re.IGNORECASE)
 """How servers refuse a prompt that leaves no room (400, 413 or 422)."""
 TOO_LONG_STATUS = frozenset({400, 413, 422})
@@ -30,6 +32,9 @@ PROBE: tuple[Message, ...] = ({"role": "user", "content": "Hi"},)
 UNTAKEN = 1024
 """Finished requests that wait to be taken before the workers pause."""
 PAUSE_SECONDS = 0.005
+HAND_OVER_SECONDS = 0.02
+"""Finished requests are handed over together this often: threads that wake each other for every answer take longer over
+that than over the answer."""
 
 
 class ChatReader:
@@ -57,9 +62,26 @@ class Call:
 
     requests: Sequence[Request]
     sampling: Sampling
-    out: "queue.SimpleQueue[list[Completion] | BaseException | None]" = field(default_factory=queue.SimpleQueue)
+    out: "queue.SimpleQueue[list[list[Completion]] | BaseException | None]" = field(default_factory=queue.SimpleQueue)
+    finished: list[list[Completion]] = field(default_factory=list)
+    """Those that are not handed over yet."""
+    made: int = 0
+    """Finished requests, counted by the loop's thread; `taken` by the caller's."""
+    taken: int = 0
     gathered: dict[str, list[Completion]] = field(default_factory=dict)
     error: UserError | None = None
+
+    def finish(self, completions: list[Completion]) -> None:
+        """Give a request's completions to the caller, soon."""
+        if not self.finished:
+            asyncio.get_running_loop().call_later(HAND_OVER_SECONDS, self.hand_over)
+        self.finished.append(completions)
+        self.made += 1
+
+    def hand_over(self) -> None:
+        if self.finished:
+            self.out.put(self.finished)
+            self.finished = []
 
 
 class OpenAIEngine(Engine):
@@ -88,7 +110,9 @@ class OpenAIEngine(Engine):
             while (item := call.out.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield item
+                for completions in item:
+                    call.taken += 1
+                    yield completions
         finally:
             with suppress(RuntimeError):  # the loop has ended by itself
                 loop.call_soon_threadsafe(task.cancel)
@@ -104,6 +128,7 @@ class OpenAIEngine(Engine):
                 for _ in range(workers):
                     group.create_task(self._work(servers, parts, call))
         finally:
+            call.hand_over()
             self.account.retries += servers.retries
             await servers.close()
         if call.error is not None:
@@ -119,7 +144,7 @@ class OpenAIEngine(Engine):
                 servers.ending = True
                 return
             self._gather(call, part.request, answered)
-            while call.out.qsize() > UNTAKEN:
+            while call.made - call.taken > UNTAKEN:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     def _gather(self, call: Call, request: Request, answered: list[Completion]) -> None:
@@ -128,7 +153,7 @@ class OpenAIEngine(Engine):
         group += answered
         if len(group) == call.sampling.n:
             group.sort(key=lambda completion: completion.index)
-            call.out.put(call.gathered.pop(request.id))
+            call.finish(call.gathered.pop(request.id))
 
     def _parts(self, call: Call) -> Iterator[Part]:
         """What to send, in order; requests that cannot be sent are answered here. Ends at the first error."""
@@ -137,7 +162,7 @@ class OpenAIEngine(Engine):
                 self.account.check(self._endpoint.model)
                 path, prompt = self._prompt(request, call.sampling)
             except _Unsendable as reason:
-                call.out.put(reason.completions)
+                call.finish(reason.completions)
                 continue
             except UserError as error:
                 call.error = call.error or error
@@ -172,7 +197,7 @@ class OpenAIEngine(Engine):
             self._endpoint, sampling, request, sample_seed(request.seed, indexes[0]), len(indexes)
         )  # fmt: skip
         if sampling.logprobs:
-            body["logprobs"] = 0 if path == COMPLETIONS else True
+            body["logprobs"] = LOGPROBS[path]
         return Part(request, indexes, path, wire.finished(prompt | body, self._endpoint))
 
     async def _ask(self, servers: Servers, part: Part, sampling: Sampling) -> list[Completion]:
@@ -205,20 +230,23 @@ class OpenAIEngine(Engine):
         return UserError(f"{where}; add to extra, or take out there with null, what the server asks for")
 
     async def _learn(self, servers: Servers, sampling: Sampling) -> None:
-        """Probe once what the recipe does not say of the server, as far as this sampling needs it."""
-        unknown: dict[str, bool] = {}
+        """Probe once what the recipe does not say of the server, as far as this sampling needs it, at the path that the
+        requests will take: a server may give `n` or log-probs at one alone, or have no chat template."""
         if self._can.token_ids is None:
-            body = {"prompt": self._tokenizer.prompt(PROBE), "max_tokens": 1} if self._tokenizer else {}
-            unknown["token_ids"] = bool(body) and await self._does(servers, COMPLETIONS, body, bool)
-        chat = {**wire.messages_body(PROBE, ()), "max_tokens": 1}
+            self._can = self._can.model_copy(update={"token_ids": await self._reads_token_ids(servers)})
+        path, probe = CHAT, wire.messages_body(PROBE, ()) | {"max_tokens": 1}
+        if self._can.token_ids and self._tokenizer:
+            path, probe = COMPLETIONS, {"prompt": self._tokenizer.prompt(PROBE), "max_tokens": 1}
+        unknown: dict[str, bool] = {}
         if self._can.n is None and sampling.n > 1:
             unknown["n"] = await self._does(
-                servers, CHAT, chat | {"n": 2, "temperature": 1.0}, lambda answer: len(answer["choices"]) == 2
+                servers, path, probe | {"n": 2, "temperature": 1.0}, lambda answer: len(answer["choices"]) == 2
             )
         if self._can.logprobs is None and sampling.logprobs:
             unknown["logprobs"] = await self._does(
-                servers, CHAT, chat | {"logprobs": True}, lambda answer: bool(answer["choices"][0].get("logprobs"))
-            )
+                servers, path, probe | {"logprobs": LOGPROBS[path]},
+                lambda answer: bool(answer["choices"][0].get("logprobs")),
+            )  # fmt: skip
         self._can = self._can.model_copy(update=unknown)
         if sampling.logprobs and not self._can.logprobs:
             raise UserError(
@@ -226,6 +254,18 @@ class OpenAIEngine(Engine):
             )
         if not self._context:
             self._context = await self._longest(servers)
+
+    async def _reads_token_ids(self, servers: Servers) -> bool:
+        """Whether token ids are answered and, where it counts them, counted as so many: read as text they are more."""
+        if self._tokenizer is None:
+            return False
+        ids = self._tokenizer.prompt(PROBE)
+
+        def shows(answer: dict[str, Any]) -> bool:
+            counted = (answer.get("usage") or {}).get("prompt_tokens")
+            return bool(answer["choices"]) and counted in (None, len(ids))
+
+        return await self._does(servers, COMPLETIONS, {"prompt": ids, "max_tokens": 1}, shows)
 
     async def _does(
         self, servers: Servers, path: str, body: dict[str, Any], shows: Callable[[dict[str, Any]], bool]
@@ -260,7 +300,7 @@ class _Unsendable(Exception):
 def _drive(
     loop: asyncio.AbstractEventLoop,
     task: "asyncio.Task[None]",
-    out: "queue.SimpleQueue[list[Completion] | BaseException | None]",
+    out: "queue.SimpleQueue[list[list[Completion]] | BaseException | None]",
 ) -> None:
     """Run the loop until its task ends; the end, or what went wrong, comes last in the queue."""
     try:

@@ -43,7 +43,7 @@ class RoomyLayer(DynamicLayer):
 
 def _with_room(part: Tensor, rows: Tensor, length: int) -> Tensor:
     buffer = part.new_empty((len(rows), part.shape[1], length, part.shape[3]))
-    buffer[:, :, : part.shape[2]] = part[rows]
+    buffer[:, :, : part.shape[2]] = part[rows.to(part.device)]
     return buffer
 
 

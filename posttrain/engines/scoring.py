@@ -38,11 +38,12 @@ def load_scorer(path: str | Path, machine: Machine) -> Loaded:
 
 
 def answer_list(
-    renderer: Renderer, messages: Sequence[Message], tools: Sequence[Tool], answers: Sequence[Message]
+    renderer: Renderer, messages: Sequence[Message], tools: Sequence[Tool], answers: Sequence[Sequence[Message]]
 ) -> AnswerList:
-    """A prompt and its answers as ids, the end-of-turn token last."""
+    """A prompt and its answers, each one or more messages of which the assistant's is the last, as ids; the end-of-turn
+    token is the last."""
     prompt = renderer.prompt(messages, tools)
-    tails = [renderer.conversation([*messages, answer], tools).ids[len(prompt) :] for answer in answers]
+    tails = [renderer.conversation([*messages, *answer], tools).ids[len(prompt) :] for answer in answers]
     return AnswerList(prompt, tails)
 
 

@@ -50,10 +50,11 @@ class SharedPrompts:
     """Rows that go on from their prompts, with the members of `posttrain.engines.prefix.Prefix`.
 
     `layers` are the prompts' (R, H, P, D) keys and values, `own` those of the rows since; `rows` (B,) says which prompt
-    each row belongs to, `padded` (R, P) where a prompt has no token.
+    each row belongs to, `padded` (R, P) where a prompt has no token. Of a model that is split over devices each layer's
+    keys and values lie on its own, all else on the first.
     """
 
-    layers: list[tuple[Tensor, Tensor]]
+    layers: list[tuple[Tensor, ...]]
     own: Cache
     rows: Tensor
     last: Tensor
@@ -81,7 +82,7 @@ class SharedPrompts:
         alive, self.rows = self.rows[places].unique(return_inverse=True)
         self.lengths = self.lengths[places]
         if len(alive) < len(self.layers[0][0]):
-            self.layers = [(keys[alive], values[alive]) for keys, values in self.layers]
+            self.layers = [tuple(part[alive.to(part.device)] for part in layer) for layer in self.layers]
             self.padded = None if self.padded is None else self.padded[alive]
         self._place()
 
@@ -98,7 +99,8 @@ class SharedPrompts:
     def grouped(self, rows_BHGX: Tensor) -> Tensor:
         """Rows beside those of the same prompt: (B, H, G, X) → (R, H, S·G, X)."""
         heads, queries, width = rows_BHGX.shape[1:]
-        by_prompt = rows_BHGX.view(*self.slots.shape, heads, queries, width) if self.even else rows_BHGX[self.slots]
+        shape = *self.slots.shape, heads, queries, width
+        by_prompt = rows_BHGX.view(shape) if self.even else rows_BHGX[self.slots.to(rows_BHGX.device)]
         return by_prompt.transpose(1, 2).reshape(len(self.slots), heads, -1, width)
 
     def flat(self, grouped_RHQX: Tensor, queries: int) -> Tensor:
@@ -106,7 +108,7 @@ class SharedPrompts:
         prompts, heads, _, width = grouped_RHQX.shape
         rows = grouped_RHQX.view(prompts, heads, -1, queries, width).transpose(1, 2)
         rows = rows.reshape(-1, heads, queries, width)
-        return rows if self.even else rows[self.place]
+        return rows if self.even else rows[self.place.to(rows.device)]
 
 
 def attend(
@@ -120,7 +122,8 @@ def attend(
     queries, prompt_length = query_BHGD.shape[2], keys_RHPD.shape[2]
     asked_RHQP = shared_prompts.grouped(query_BHGD) @ keys_RHPD.transpose(-1, -2)
     if shared_prompts.padded is not None:
-        asked_RHQP = asked_RHQP.masked_fill(shared_prompts.padded[:, None, None], -torch.inf)
+        padded_RP = shared_prompts.padded.to(query.device)
+        asked_RHQP = asked_RHQP.masked_fill(padded_RP[:, None, None], -torch.inf)
     own_BHGT = query_BHGD @ key.transpose(-1, -2)
     scores = torch.cat([asked_RHQP, shared_prompts.grouped(own_BHGT)], dim=-1)
     weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)

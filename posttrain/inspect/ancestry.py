@@ -1,11 +1,13 @@
 """A row's ancestry in words: one line for each row it was made from, with what made it and what was said of it."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from posttrain.inspect.run import Found, Run
 
 ID_CHARS = 8
+EXCERPT_CHARS = 110
 MADE_BY_ELSEWHERE = ("stage", "round")
 """What the stage's id says already."""
 
@@ -25,9 +27,10 @@ def describe(run: Run, found: Found) -> str:
     parts = [f"{_singular(found.table)} {row.id[:ID_CHARS]}", ", ".join(run.places(row.id))]
     if found.table == "responses":
         siblings = run.siblings(row)
-        parts[0] = f"candidate {row.index + 1} of {len(siblings)} {row.id[:ID_CHARS]}"
+        told = f"candidate {row.index + 1} of {sum(other.count for other in siblings)}"
+        parts[0] = f"{told}{f' (given {row.count} times)' if row.count > 1 else ''} {row.id[:ID_CHARS]}"
         parts += [f"{row.tokens} tokens", row.finish, *_scores(run, row, siblings)]
-    for name in ("capability", "language", "source", "rating"):
+    for name in ("title", "capability", "language", "source", "rating"):
         parts += [value] if (value := getattr(row, name, "")) else []
     for name in ("reward", "margin"):
         parts += [f"{name} {value:.3g}"] if (value := getattr(row, name, None)) is not None else []
@@ -36,6 +39,46 @@ def describe(run: Run, found: Found) -> str:
     parts += [f"from {', '.join(unknown)}"] if unknown else []
     parts += [f"left out by {stage}: {reject.reason}" for stage, reject in run.rejects.get(row.id, ())]
     return "   ".join(parts)
+
+
+def excerpt(row: Any) -> str:
+    """The beginning of what a row says, in one line: a question with its answer, of a pair both answers."""
+    if hasattr(row, "text"):
+        return shortened(told(row), EXCERPT_CHARS)
+    if hasattr(row, "chosen"):
+        answers = " over ".join(f"“{shortened(_said(side), EXCERPT_CHARS // 3)}”" for side in row.sides)
+        return f"{shortened(_said(row.prompt[-1:]), EXCERPT_CHARS // 3)} → {answers}"
+    asked = [message for message in row.messages if message["role"] == "user"][-1:]
+    if row.messages[-1]["role"] != "assistant":
+        return shortened(_said(asked or row.messages[-1:]), EXCERPT_CHARS)
+    said = row.messages[-1:]
+    return f"{shortened(_said(asked), EXCERPT_CHARS // 2)} → “{shortened(_said(said), EXCERPT_CHARS // 2)}”"
+
+
+def told(row: Any) -> str:
+    """The text of a response with its steps as JSON lines before it, or of a document."""
+    steps = (json.dumps(step, ensure_ascii=False) for step in getattr(row, "steps", ()))
+    return "\n".join([*steps, row.text])
+
+
+def shortened(text: str, characters: int) -> str:
+    """One line of at most so many characters; of a longer text the beginning and the end."""
+    line = " ".join(text.split())
+    if len(line) <= characters:
+        return line
+    tail = characters // 3
+    return f"{line[: characters - tail - 3]} … {line[-tail:]}"
+
+
+def _said(messages: Any) -> str:
+    """Contents and calls, a blank between them."""
+    parts = []
+    for message in messages:
+        calls = [call["function"] for call in message.get("tool_calls") or ()]
+        content = message.get("content")
+        parts += [content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)] if content else []
+        parts += [json.dumps(calls, ensure_ascii=False)] if calls else []
+    return " ".join(parts)
 
 
 def _made_by(row: Any) -> Iterator[tuple[str, Any]]:

@@ -42,7 +42,7 @@ def lengths(run: Run, stage: str = "mix") -> "pandas.DataFrame":
 def candidate_table(run: Run, stage: str = "sample", scorer: str = "combined") -> "pandas.DataFrame":
     """A line for each prompt, the one with the least `lead` first.
 
-    `best`, `mean` and `worst` are of `scorer` over its candidates; `lead` is the distance of the best from the next
+    `best`, `mean` and `worst` are of `scorer` over its samples; `lead` is the distance of the best from the next
     different answer, 0 where all are the same; `answers` counts the different ones. Prompts without a score are left
     out. Raises UserError for a scorer the run does not have.
     """
@@ -51,7 +51,9 @@ def candidate_table(run: Run, stage: str = "sample", scorer: str = "combined") -
         raise UserError(f"{scorer!r} is no scorer of this run; there are {', '.join(run.scorers) or 'none'}")
     scored = frame.dropna(subset=[scorer])
     grouped = scored.groupby("prompt_id")
-    table = grouped[scorer].agg(["max", "mean", "min"]).rename(columns={"max": "best", "min": "worst"})
+    table = grouped[scorer].agg(["max", "min"]).rename(columns={"max": "best", "min": "worst"})
+    total = (scored[scorer] * scored["count"]).groupby(scored.prompt_id).sum()
+    table.insert(1, "mean", total / grouped["count"].sum())
     distinct = scored.drop_duplicates(["prompt_id", "text"]).groupby("prompt_id")[scorer]
     table["lead"] = distinct.agg(lambda values: values.nlargest(2).iloc[0] - values.nlargest(2).iloc[-1])
     table["answers"] = distinct.size()

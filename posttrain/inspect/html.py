@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from posttrain.errors import UserError
+from posttrain.inspect.ancestry import describe, excerpt, parents_shown, told
 from posttrain.inspect.run import Found, Run, messages_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def conversation(run: Run, row: str | Any) -> Html:
     """A row, pair, response or prompt (or the beginning of its id) as the model sees it: green is trained, brown is a
     trained format token, grey is context. Of a pair both answers, of a response the prompt and what was written."""
     row = run.find(row).row if isinstance(row, str) else row
+    if hasattr(row, "title"):
+        return Html(f"{_head(row)}<pre style='{PRE}'>{html.escape(row.text)}</pre>")
     if hasattr(row, "text"):
         prompt = run.prompts.get(row.prompt_id)
         asked = _pre(segments(prompt, run)) if prompt else ""
@@ -39,7 +42,7 @@ def conversation(run: Run, row: str | Any) -> Html:
         return Html(_head(row) + _pre(segments(row, run)))
     sides = "".join(
         f"<b>{name}</b>{_pre(segments(_with_answer(row, answer), run))}"
-        for name, answer in (("chosen", row.chosen), ("rejected", row.rejected))
+        for name, answer in zip(("chosen", "rejected"), row.sides, strict=True)
     )
     return Html(_head(row) + sides)
 
@@ -47,7 +50,7 @@ def conversation(run: Run, row: str | Any) -> Html:
 def _with_answer(pair: Any, answer: Any) -> Any:
     from posttrain.data.rows import Row
 
-    return Row((*pair.prompt, answer), pair.capability, pair.language, pair.source, pair.tools)
+    return Row((*pair.prompt, *answer), pair.capability, pair.language, pair.source, pair.tools)
 
 
 def _head(row: Any) -> str:
@@ -106,8 +109,8 @@ def _grid(run: Run, stage: str, group: list[Any], sort: str) -> str:
     ordered = sorted(group, key=lambda r: -run.scores.get(r.id, {}).get(sort, float("-inf")))
     head = "".join(f"<th>{name}</th>" for name in ("", "answer", "tokens", *scorers))
     lines = "".join(
-        f"<tr><td><code>{response.index + 1}</code></td>"
-        f"<td><pre style='{PRE}'>{html.escape(response.text)}</pre></td><td>{response.tokens}</td>"
+        f"<tr><td><code>{response.index + 1}{f' ×{response.count}' if response.count > 1 else ''}</code></td>"
+        f"<td><pre style='{PRE}'>{html.escape(told(response))}</pre></td><td>{response.tokens}</td>"
         + "".join(f"<td>{_number(run.scores.get(response.id, {}).get(name))}</td>" for name in scorers)
         + "</tr>"
         for response in ordered
@@ -125,12 +128,11 @@ def lineage(run: Run, row_id: str) -> Html:
 
 
 def _branch(run: Run, found: Found, seen: set[str]) -> str:
-    from posttrain.inspect.ancestry import describe, parents_shown
-
     text = f"<li>{html.escape(describe(run, found))}"
     if found.row.id in seen:
         return f"{text}</li>"
     seen.add(found.row.id)
+    text += f"<br><span style='color:{COLORS[0]}'>{html.escape(excerpt(found.row))}</span>"
     below = "".join(_branch(run, parent, seen) for parent in parents_shown(run, found))
     return f"{text}<ul>{below}</ul></li>" if below else f"{text}</li>"
 

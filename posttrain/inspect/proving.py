@@ -14,6 +14,7 @@ from rich.text import Text
 
 from posttrain.errors import UserError
 from posttrain.inspect.run import nearest
+from posttrain.rounds.hub import pinned_folder
 from posttrain.rounds.plan import Node, Plan, artifact, flat, runs, state
 from posttrain.rounds.run import Choice, execute, is_model
 from posttrain.rounds.view import RunScreen
@@ -21,8 +22,8 @@ from posttrain.stages import External, Job
 from posttrain.train.prepare_spec import KIND as PREPARED
 from posttrain.train.settings import TrainingConfig
 
-MODELS = ("init", "reference")
-"""Inputs of a training stage that are models, not rows."""
+MODELS = ("init", "reference", "logprobs")
+"""Inputs of a training stage that are models, or what a model says of its rows."""
 
 
 def prove(plan: Plan, root: Path, stage: str | None, out: Console) -> None:
@@ -120,7 +121,7 @@ def _path(value: Any, root: Path, model: bool) -> Any:
     if isinstance(value, list):
         return [_path(item, root, model) for item in value]
     if isinstance(value, External):
-        return value.source
+        return pinned_folder(value.source, value.revision) if value.revision else value.source
     folder = artifact(value, root)
     if model and not folder.exists():
         below = next((item for item in flat(value.inputs) if is_model(item)), None)

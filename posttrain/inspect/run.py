@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from posttrain.chat import Renderer
 
-FINDABLE = ("rows", "pairs", "preferences", "responses", "prompts")
+FINDABLE = ("rows", "pairs", "preferences", "responses", "prompts", "documents")
 """Tables whose rows have ids, in the order a prefix is looked for."""
 NAMED = 8
 """Names an error lists before it stops."""
@@ -240,7 +240,7 @@ def load_at(path: str | Path) -> tuple[Run, str | None]:
 def messages_of(row: Any) -> tuple[Message, ...]:
     """The conversation of a row: a pair's is that of its chosen answer. Raises UserError for a row without messages."""
     if hasattr(row, "chosen"):
-        return (*row.prompt, row.chosen)
+        return (*row.prompt, *row.sides[0])
     if hasattr(row, "messages"):
         return tuple(row.messages)
     raise UserError(f"row {row.id} is a {type(row).__name__.lower()}, which has no conversation of its own")

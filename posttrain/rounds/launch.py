@@ -37,6 +37,14 @@ LAUNCHED_STOP_SECONDS = 900.0
 END_SECONDS = 60.0
 """How long they may take to end after the result is there."""
 PORT = "29500"
+SIZE = "parallelism_config_"
+"""What accelerate puts before the names in a config's `parallelism_config`."""
+RING, ULYSSES = f"{SIZE}cp_size", f"{SIZE}sp_size"
+"""Processes that share each row, by ring attention under FSDP 2 and by DeepSpeed's Ulysses."""
+PIECES = {RING: 8, ULYSSES: 16}
+"""At most so many pieces, since rows are padded to multiples of 16 tokens and ring attention cuts each piece in two."""
+WHOLE = ("fsdp2", "zero3")
+"""What splits the weights themselves, so that adapters cannot be merged into them."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +86,48 @@ def find_launcher(name: str, machine: Machine, folders: Sequence[Path] = ()) -> 
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
         sharding = _sharding(values, file)
-        stated = int(values.get("num_processes", 0))
+        stated, sequence = int(values.get("num_processes", 0)), _sequence(values, sharding)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
         raise UserError(f"launch {name}: {file} is no config for accelerate ({error})") from error
     if name == ON_CPU:
         machine = machine.model_copy(update={"device": "cpu"})
     processes = stated or machine.devices
-    _check(name, sharding, processes, machine)
+    _check(name, Launch(name, processes, sharding, sequence), machine)
+    if sequence > 1:
+        values["parallelism_config"][f"{SIZE}dp_shard_size"] = processes // sequence
     threads = machine.threads or max(1, (os.cpu_count() or 1) * machine.nodes // processes)
     machine = machine.model_copy(update={"threads": threads})
     flags = ("--num_processes", str(processes), "--num_machines", str(machine.nodes))
-    return Launcher(values, Launch(name, processes, sharding), machine, flags)
+    return Launcher(values, Launch(name, processes, sharding, sequence), machine, flags)
 
 
 def check_launcher(config: Config, machine: Machine, folders: Sequence[Path]) -> None:
-    """Raise UserError where a stage names a launcher that is not there or cannot do what it says."""
-    if (name := launcher_of(config)) != INLINE:
-        launch = find_launcher(name, machine, folders).launch
-        batch = int(getattr(config, "batch_size", launch.processes))
-        if batch % launch.processes:
-            raise UserError(f"batch_size {batch} cannot be dealt to the {launch.processes} processes of launch {name}")
+    """Raise UserError where a stage names a launcher that is not there, cannot do what it says, or cannot go with the
+    stage's other settings."""
+    if (name := launcher_of(config)) == INLINE:
+        return
+    launch = find_launcher(name, machine, folders).launch
+    batch = int(getattr(config, "batch_size", launch.groups))
+    if batch % launch.groups:
+        raise UserError(f"batch_size {batch} cannot be dealt to the {launch.groups} processes of launch {name}")
+    if getattr(config, "lora", None) and launch.sharding in WHOLE:
+        raise UserError(
+            f"lora cannot be merged under launch {name}, which splits the weights; use inline, ddp or zero2"
+        )
+    if launch.sequence > 1:
+        _check_shared_rows(config, name)
+
+
+def _check_shared_rows(config: Config, name: str) -> None:
+    if not getattr(config, "shares_rows", False):
+        raise UserError(f"launch {name} lets processes share a row, which sft alone can; use zero3 or fsdp2")
+    if getattr(config, "packing", 0):
+        raise UserError(
+            f"packing cannot go with launch {name}: where processes share a row there is no mask to keep packed rows "
+            "apart; leave packing out"
+        )
+    if getattr(config, "attention", "sdpa") != "sdpa":
+        raise UserError(f"launch {name} shares rows in attention sdpa only; leave attention out")
 
 
 def shipped_launchers() -> dict[str, Path]:
@@ -138,7 +168,27 @@ def _sharding(values: dict[str, Any], file: Path) -> Sharding:
     raise ValueError(f"distributed_type is {kind}; supported are NO, MULTI_GPU, FSDP and DEEPSPEED")
 
 
-def _check(name: str, sharding: Sharding, processes: int, machine: Machine) -> None:
+def _sequence(values: dict[str, Any], sharding: Sharding) -> int:
+    """Processes that share each row, by the config's `parallelism_config`."""
+    sizes = {
+        name: int(size) for name, size in (values.get("parallelism_config") or {}).items() if name.endswith("_size")
+    }
+    found = {name: size for name, size in sizes.items() if size > 1}
+    if not found:
+        return 1
+    (name, size), *more = found.items()
+    if more or name not in PIECES:
+        raise ValueError(f"parallelism_config may name {RING} or {ULYSSES}, and has {', '.join(found)}")
+    wanted = "FSDP" if name == RING else "DEEPSPEED"
+    if (sharding == "fsdp2") != (name == RING) or not sharding.startswith(("fsdp", "zero")):
+        raise ValueError(f"{name} needs distributed_type {wanted}, and it is {values.get('distributed_type')}")
+    if PIECES[name] % size:
+        raise ValueError(f"{name} is {size} and has to divide {PIECES[name]}")
+    return size
+
+
+def _check(name: str, launch: Launch, machine: Machine) -> None:
+    processes, sharding = launch.processes, launch.sharding
     if sharding == "ddp" and processes == 1:
         raise UserError(f"launch {name} is for several processes and machine.devices is 1; use one_gpu or inline")
     if sharding == "fsdp2" and machine.device == "cpu":
@@ -147,6 +197,11 @@ def _check(name: str, sharding: Sharding, processes: int, machine: Machine) -> N
         )
     if processes % machine.nodes:
         raise UserError(f"launch {name}: {processes} processes cannot be dealt to {machine.nodes} machines alike")
+    if processes % launch.sequence:
+        raise UserError(
+            f"launch {name}: {launch.sequence} processes share a row, and machine.devices is {processes}; make it a "
+            f"multiple of {launch.sequence}, or give a config of your own with another size"
+        )
     if machine.nodes > 1 and not machine.address:
         raise UserError(
             f"launch {name}: machine.nodes is {machine.nodes}; give machine.address, host:port of the first"

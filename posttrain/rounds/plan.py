@@ -5,17 +5,16 @@ of what comes from outside. So the whole plan has keys before anything runs, and
 """
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from posttrain.artifacts import CHECKPOINTS, JOURNAL, PART, Manifest, file_sha256, read_manifest
+from posttrain.artifacts import CHECKPOINTS, JOURNAL, PART, Manifest, read_manifest
 from posttrain.config import Config, semantic
 from posttrain.data.rows import canonical_json
 from posttrain.errors import RecipeError, UserError
+from posttrain.rounds.code import source_hash
 from posttrain.rounds.launch import check_launcher
 from posttrain.rounds.recipe import Recipe, StageEntry
 from posttrain.rounds.sources import data_source, existing, file_source, model_source
@@ -41,6 +40,8 @@ class Node:
     seed: int
     size: Size
     key: str
+    kinds: tuple[str, ...] = ()
+    """What it provides."""
 
     @property
     def folder_name(self) -> str:
@@ -51,7 +52,7 @@ class Node:
         return [item for item in flat(self.inputs) if isinstance(item, Node)]
 
     def provides(self, kind: str) -> bool:
-        return kind in self.spec.provides(self.config)
+        return kind in self.kinds
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ class _Scope:
         sizes = {key: [i.size for i in v] if isinstance(v, list) else v.size for key, v in inputs.items()}
         size = size or entry.spec.estimate(entry.config, sizes, self.recipe.machine)
         key = _key(entry, inputs, seed, place)
-        return Node(f"{place}/{name}", self.round, name, entry.spec, entry.config, inputs, seed, size, key)
+        part = entry.spec.part(entry.config, self.instance)
+        kinds = (part,) if part else entry.spec.provides(entry.config)
+        return Node(f"{place}/{name}", self.round, name, entry.spec, entry.config, inputs, seed, size, key, kinds)
 
     def newest(self, kind: str, optional: bool = False) -> Node | None:
         found = self.all_rounds(kind)
@@ -209,18 +212,6 @@ def _key(entry: StageEntry, inputs: dict[str, Any], seed: int, place: str) -> st
 def artifact(node: Node, root: Path) -> Path:
     """Where the node's artifact stands, or will."""
     return root / STORE / node.folder_name
-
-
-@cache
-def source_hash(module: str) -> str:
-    """Hash of a stage's own source, module and spec; `unknown` when it has no file."""
-    hashes = []
-    for name in (module, f"{module}_spec"):
-        spec = importlib.util.find_spec(name)
-        if spec is None or not spec.origin or not Path(spec.origin).is_file():
-            return "unknown"
-        hashes.append(file_sha256(Path(spec.origin)))
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def parents_record(node: Node, root: Path) -> dict[str, Any]:

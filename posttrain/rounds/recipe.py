@@ -14,36 +14,12 @@ from posttrain.config import Config
 from posttrain.endpoint import Endpoint
 from posttrain.errors import RecipeError, UserError
 from posttrain.machine import Machine
-from posttrain.rounds.tree import Keys, Tree, load_tree, merge
+from posttrain.rounds.pipeline import STAGES
+from posttrain.rounds.tree import Keys, Tree, load_tree
+from posttrain.rounds.values import merge
 from posttrain.stages import StageSpec, load_spec
 from posttrain.train.prepare_spec import Template, ToolsIn
 
-STAGES = {
-    "heldout": "synth.heldout",
-    "read": "posttrain.data.read",
-    "synthesize": "synth.generate",
-    "sample": "reward.sample",
-    "annotate": "reward.annotate",
-    "reward": "reward.train",
-    "score": "reward.score",
-    "select": "reward.select",
-    "clean": "synth.curate.clean",
-    "dedupe": "synth.curate.dedupe",
-    "decontaminate": "synth.curate.decontaminate",
-    "quality": "synth.curate.quality",
-    "difficulty": "synth.curate.difficulty",
-    "topics": "synth.curate.topics",
-    "semantic_dedupe": "synth.curate.semantic_dedupe",
-    "mix": "posttrain.data.mix",
-    "mix_pairs": "posttrain.data.mix",
-    "sft": "posttrain.train.sft",
-    "dpo": "posttrain.train.dpo",
-    "average": "posttrain.train.average",
-    "contamination": "eval.contamination",
-    "evaluate": "eval.run",
-    "gate": "eval.gate",
-}
-"""What a stage's key means without a `stage:` of its own."""
 PREPARE = "posttrain.train.prepare"
 PREPARED = ("template", "date", "tools_in")
 """Keys of a model that `PREPARE` writes into a checkpoint of its own before the run's first stage."""

@@ -16,7 +16,7 @@ def write_plan(plan: Plan, root: Path) -> dict[str, Any]:
     record = as_dict(plan, root) | {"recipe": str(plan.path.absolute())}
     for stage, node in zip(record["stages"], plan.nodes, strict=True):
         del stage["state"]  # of the moment; what is finished is asked of the store
-        stage |= {"title": title(node), "folder": node.folder_name, "provides": list(node.spec.provides(node.config))}
+        stage |= {"title": title(node), "folder": node.folder_name, "provides": list(node.kinds)}
     write_if_new(root / PLAN, record)
     return record
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from posttrain.rounds.plan import STORE
 from posttrain.rounds.record import read_plan, write_if_new
 
 REPORT = "report.json"
+PAGE = "report.html"
+"""What `posttrain report` makes of the run."""
+CLAIMED = 0.05
+"""The p, corrected for all suites looked at together, below which a suite's change is claimed."""
 
 
 def write_report(root: Path, made: dict[str, float], wall: float, ended: str) -> dict[str, Any]:
@@ -70,3 +75,11 @@ def _history(root: Path) -> list[dict[str, Any]]:
         return history if isinstance(history, list) else []
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def direction(change: Mapping[str, Any]) -> int:
+    """1 for better, −1 for worse, 0 where that is not shown: the paired 95% interval leaves zero out and, of one suite
+    among several, Holm's p is below CLAIMED."""
+    if not change["significant"] or change.get("p_holm", 0.0) >= CLAIMED:
+        return 0
+    return 1 if change["change"] > 0 else -1

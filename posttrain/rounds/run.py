@@ -19,8 +19,9 @@ from posttrain import artifacts
 from posttrain.artifacts import CHECKPOINTS, JOURNAL, PART, lock, publish, read_manifest, write_durably
 from posttrain.errors import Interrupted, PosttrainError, UserError, WaitingForPerson
 from posttrain.machine import INLINE
+from posttrain.rounds.code import source_hash
 from posttrain.rounds.launch import Launched, find_launcher, launcher_of
-from posttrain.rounds.plan import STORE, Node, Plan, artifact, flat, parents_record, runs, source_hash, state
+from posttrain.rounds.plan import STORE, Node, Plan, artifact, flat, parents_record, runs, state
 from posttrain.rounds.process import Process, Worker
 from posttrain.rounds.record import write_plan
 from posttrain.rounds.report import write_report
@@ -238,11 +239,13 @@ class _Run:
             if isinstance(item, list):
                 return [of(i) for i in item]
             if isinstance(item, External):
-                return {"served": item.served.model_dump(mode="json")} if item.served else {"source": item.source}
+                if item.served:
+                    return {"served": item.served.model_dump(mode="json")}
+                return {"source": item.source} | ({"revision": item.revision} if item.revision else {})
             return {"artifact": str(artifact(item, self.root).absolute())}
 
         return Order(
-            id=node.id, module=node.spec.module, kind=" ".join(node.spec.provides(node.config)), key=node.key,
+            id=node.id, module=node.spec.module, kind=" ".join(node.kinds), key=node.key,
             name=node.name, round=node.round, seed=node.seed, part=str(part.absolute()),
             config=node.config.model_dump(mode="json"), machine=self.plan.recipe.machine.model_dump(mode="json"),
             inputs={name: of(value) for name, value in node.inputs.items()},

@@ -47,15 +47,14 @@ def model_source(name: str, source: ModelSource, folders: list[Path]) -> Externa
         raise UserError(f"models.{name}: {source.path} not found (looked in {_places(folders)}), and it is no hub name")
     note = "" if source.revision else "hub revision not pinned"
     parameters = source.parameters or _parameters_in_name(source.path)
-    return External(
-        source.path, f"hub:{source.path}@{source.revision or 'main'}", Size(parameters=parameters, note=note)
-    )
+    key = f"hub:{source.path}@{source.revision or 'main'}"
+    return External(source.path, key, Size(parameters=parameters, note=note), revision=source.revision)
 
 
 def _served(name: str, source: ModelSource, endpoint: Endpoint, folders: list[Path]) -> External:
     """A served model: its name and what is sent with every request enter the key, where it is reached does not.
 
-    It costs this machine nothing, so its size is that of no model.
+    It costs this machine nothing, so its size is that of no model; it may cost money.
     """
     if source.api_key_env and not os.environ.get(source.api_key_env):
         raise UserError(f"models.{name}: the environment has no {source.api_key_env}; export the key under that name")
@@ -64,7 +63,7 @@ def _served(name: str, source: ModelSource, endpoint: Endpoint, folders: list[Pa
     if tokenizer is not None:
         meant["tokenizer"] = fingerprint(tokenizer)
         endpoint = endpoint.model_copy(update={"tokenizer": str(tokenizer.resolve())})
-    return External(endpoint.model, f"served:{content_id(meant)}", Size(note="served"), endpoint)
+    return External(endpoint.model, f"served:{content_id(meant)}", Size(note="served", price=endpoint.price), endpoint)
 
 
 def file_source(name: str, folders: list[Path]) -> External:

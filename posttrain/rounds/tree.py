@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from posttrain.errors import RecipeError, UserError
+from posttrain.rounds.pipeline import lay_over
 from posttrain.rounds.shipped import find_recipe
+from posttrain.rounds.values import Keys, Values
 
 MAX_NODES = 20_000
 """Values a recipe may hold once its aliases are expanded; the shipped ones have under 200."""
@@ -17,14 +19,12 @@ MAX_FILE_BYTES = 1 << 20
 
 PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge")
 
-Keys = tuple[str, ...]
-
 
 @dataclass
 class Tree:
     """A merged recipe: `values` as plain Python, `lines` from a key's path to where it was written (`file:line`)."""
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
     lines: dict[Keys, str] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
     """Of the recipe and its parents, nearest first: where files it names are looked for."""
@@ -61,20 +61,9 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
         )
     tree = _with_parents(find_recipe(parent_name, path.parent), (*children, path))
     tree.folders.insert(0, path.parent)
-    merge(tree.values, own.values)
     tree.lines.update(own.lines)
+    _lay_over(tree, own.values)
     return tree
-
-
-def merge(base: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Lay `changes` over `base` in place: mappings key by key, anything else replaces. Null takes a key away."""
-    for key, value in changes.items():
-        if value is None:
-            base.pop(key, None)
-        elif isinstance(value, dict) and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = value
 
 
 def read_yaml(path: Path) -> Tree:
@@ -182,5 +171,14 @@ def _assign(tree: Tree, assignment: str) -> None:
     changes: dict[str, Any] = {keys[-1]: value}
     for key in reversed(keys[:-1]):
         changes = {key: changes}
-    merge(tree.values, changes)
     tree.lines[keys] = f"--set {path.strip()}"
+    _lay_over(tree, changes)
+
+
+def _lay_over(tree: Tree, changes: Values) -> None:
+    problems = []
+    for section, stage, before in lay_over(tree.values, changes):
+        keys = (section, stage, "before")
+        problems.append(f"{tree.where(keys)} {'.'.join(keys)}: there is no stage {before!r} in {section}")
+    if problems:
+        raise RecipeError(problems)

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -10,12 +11,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from posttrain.rounds.plan import Node, Plan
+from posttrain.rounds.plan import Node, Plan, flat
+from posttrain.rounds.report import PAGE, REPORT, direction
 from posttrain.stages import External
 from posttrain.train.prepare_spec import KIND as MODEL
 
 STARTS = ("init", "model", "teacher", "of", "candidate")
 """Names of inputs that are the model a stage starts from or runs, the first one found is shown."""
+MARKS = {1: "▲", -1: "▼", 0: " "}
 BAR_CELLS = 10
 KEPT_SECONDS = 0.005
 """Reports that come faster than this are of chunks kept from an earlier run, and say nothing of speed."""
@@ -61,7 +64,7 @@ def size(byte_count: float) -> str:
     return _figures(byte_count / 2**30, 1024, BYTES)
 
 
-def _grid(*columns: str, title: str = "") -> Table:
+def grid(*columns: str, title: str = "") -> Table:
     """A table without lines. Columns marked `>` stand right; those marked `~` fold where a terminal is narrow."""
     table = Table(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title or None, title_justify="left", header_style="dim"
@@ -77,7 +80,8 @@ def plan_table(plan: Plan, root: Any, states: dict[str, str]) -> Table:
     """All stages, those of a round together."""
     counts = f"{_plural(plan.recipe.rounds, 'round')} · {_plural(len(plan.nodes), 'stage')}"
     head = f"{plan.recipe.name} · {counts} · root {root}"
-    table = _grid("stage", "~start", ">rows", ">tokens", ">memory", ">time", "key", "state", "~", title=head)
+    priced = [">cost"] if any(node.size.cost for node in plan.nodes) else []
+    table = grid("stage", "~start", ">rows", ">tokens", ">memory", ">time", *priced, "key", "state", "~", title=head)
     place = None
     for node in plan.nodes:
         if node.round != place:
@@ -87,10 +91,25 @@ def plan_table(plan: Plan, root: Any, states: dict[str, str]) -> Table:
         table.add_row(
             f"  {node.name}", _start(node), count(expected.rows) if expected.rows else "",
             count(expected.tokens) if expected.tokens else "", size(expected.memory) if expected.memory else "",
-            clock(expected.seconds) if expected.seconds else "", node.key[:6], Text(states[node.id]),
-            Text(expected.note, style="dim"),
+            clock(expected.seconds) if expected.seconds else "", *([_cost(node)] if priced else []),
+            node.key[:6], Text(states[node.id]), Text(expected.note, style="dim"),
         )  # fmt: skip
     return table
+
+
+def _cost(node: Node) -> str:
+    """What the served models will charge, and what they may where that is less."""
+    if not node.size.cost:
+        return ""
+    budgets = [item.served.budget for item in flat(node.inputs) if isinstance(item, External) and item.served]
+    limit = sum(budget for budget in budgets if budget is not None)
+    over = None not in budgets and node.size.cost > limit
+    return f"{money(node.size.cost)} of {money(limit)}" if over else money(node.size.cost)
+
+
+def money(amount: float) -> str:
+    """`1,204.50`, `0.35`, `0.0012`: in the currency of the recipe's prices."""
+    return f"{amount:,.2f}" if amount >= 0.1 else f"{amount:.2g}"
 
 
 def plan_total(plan: Plan, todo: Iterable[Node]) -> str:
@@ -102,7 +121,9 @@ def plan_total(plan: Plan, todo: Iterable[Node]) -> str:
     hours = seconds * plan.recipe.machine.devices / 3600
     devices = f", {hours:,.1f} device hours" if hours >= 0.1 else ""
     speed = f"{plan.recipe.machine.teraflops:g} TFLOP/s"
-    return f"{_plural(len(left), 'stage')} to run, about {clock(seconds)} at {speed}{devices}"
+    cost = sum(node.size.cost for node in left)
+    charged = f", {money(cost)} for served models" if cost else ""
+    return f"{_plural(len(left), 'stage')} to run, about {clock(seconds)} at {speed}{devices}{charged}"
 
 
 def _plural(number: int, what: str) -> str:
@@ -200,6 +221,10 @@ class RunScreen:
         fitted = _fitted(event["summary"].get("preflight", {}))
         parts = [part for part in (rows, speed, fitted, clock(measured["seconds"]), size(measured["memory"])) if part]
         self.say(f"{_where(node)}  " + " · ".join(parts))
+        for line in event["summary"].get("told", ()):
+            self.say(f"  {line}")
+        if warning := event["summary"].get("warning"):
+            self.say(f"  {warning}")
 
     def close(self) -> None:
         if self.live is not None:
@@ -227,15 +252,15 @@ def result(report: dict[str, Any], root: Any) -> Iterable[RenderableType]:
     """The table that matters, and the lines below it."""
     if report["evaluations"]:
         yield evaluation_table(report["evaluations"])
-    for line in (*_reward_lines(report), *_gate_lines(report)):
+    for line in (*reward_lines(report), *gate_lines(report)):
         yield Text(line)
     yield Text(_last_line(report, root))
 
 
 def evaluation_table(columns: list[dict[str, Any]]) -> Table:
-    """Accuracy in percent by evaluation. ▲ ▼ where the paired 95% interval of the change leaves zero out."""
+    """Accuracy in percent by evaluation. ▲ ▼ where a change is shown (`posttrain.rounds.report.direction`)."""
     last = columns[-1]
-    table = _grid("", ">n", *(f">{column['title']}" for column in columns), ">")
+    table = grid("", ">n", *(f">{column['title']}" for column in columns), ">")
     names = ["overall", *dict.fromkeys(name for column in columns for name in column["capability"])]
     for name in names:
         cells = [_cell(column, name) for column in columns]
@@ -256,11 +281,11 @@ def _cell(column: dict[str, Any], name: str) -> Text:
     rate, change = _part(column, name), _part(column.get("change", {}), name)
     if rate is None:
         return Text("–")
-    mark = ("▲" if change["change"] > 0 else "▼") if change and change["significant"] else " "
+    mark = MARKS[direction(change) if change else 0]
     return Text(f"{100 * rate['accuracy']:.1f} {mark}", style={"▲": "green", "▼": "red"}.get(mark, ""))
 
 
-def _reward_lines(report: dict[str, Any]) -> Iterable[str]:
+def reward_lines(report: dict[str, Any]) -> Iterable[str]:
     """Pair accuracy on held-out prompts, and what choosing by it gave against taking any of the K answers."""
     for model in report["reward_models"]:
         if held := model.get("heldout"):
@@ -273,7 +298,7 @@ def _reward_lines(report: dict[str, Any]) -> Iterable[str]:
             yield f"{scores['title']}: {best}, n={found['n']:,}"
 
 
-def _gate_lines(report: dict[str, Any]) -> Iterable[str]:
+def gate_lines(report: dict[str, Any]) -> Iterable[str]:
     for gate in report["gates"]:
         change = gate.get("change", {}).get("overall")
         moved = (
@@ -287,7 +312,7 @@ def _gate_lines(report: dict[str, Any]) -> Iterable[str]:
 
 def _last_line(report: dict[str, Any], root: Any) -> str:
     parts = [f"checkpoint {root}/final"] if report["final"] else []
-    parts.append(f"report {root}/report.json")
+    parts.append(f"report {root}/{PAGE if (Path(root) / PAGE).exists() else REPORT}")
     if report["history"]:
         parts.append(f"{_spoken(report['history'][-1]['wall_seconds'])}, {size(report['peak_memory'])} peak")
     return " · ".join(parts)
@@ -300,7 +325,7 @@ def _spoken(seconds: float) -> str:
 
 def status_table(report: dict[str, Any]) -> Table:
     """Each stage: finished or not, and what was expected beside what was measured."""
-    table = _grid("stage", "state", "~rows", ">tokens", ">expected", ">memory", ">expected", ">time", ">expected")
+    table = grid("stage", "state", "~rows", ">tokens", ">expected", ">memory", ">expected", ">time", ">expected")
     for stage in report["stages"]:
         measured, expected = stage.get("measured", {}), stage["expected"]
         rows = ", ".join(f"{number:,} {name}" for name, number in stage.get("rows", {}).items())

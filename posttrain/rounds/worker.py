@@ -30,6 +30,7 @@ from posttrain.artifacts import LOG, lock, write_manifest
 from posttrain.endpoint import Endpoint
 from posttrain.errors import Interrupted, PosttrainError
 from posttrain.machine import Launch, Machine
+from posttrain.rounds.hub import pinned_folder
 from posttrain.stages import Job, StageSpec, load_spec
 
 PACKAGES = ("posttrain", "torch", "transformers", "trl", "accelerate", "peft", "tokenizers", "numpy", "pyarrow")
@@ -215,6 +216,8 @@ def _inputs(given: dict[str, Any]) -> dict[str, Any]:
             return [one(item) for item in value]
         if "served" in value:
             return Endpoint.model_validate(value["served"])
+        if "revision" in value:
+            return pinned_folder(value["source"], value["revision"])
         return Path(value["artifact"]) if "artifact" in value else value["source"]
 
     return {name: one(value) for name, value in given.items()}

@@ -37,7 +37,7 @@ def four_bit(init: str | Path, machine: Machine) -> Loaded:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise UserError("lora.four_bit needs bitsandbytes; install it with: pip install bitsandbytes") from error
+        raise UserError('lora.four_bit needs bitsandbytes; install it with: pip install "posttrain[qlora]"') from error
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     renderer = load_model(init, machine.model_copy(update={"device": "cpu"})).renderer  # with all checks of loading

@@ -17,7 +17,7 @@ KINDS = {
 def check_launch(launch: Launch, accelerator: Any) -> None:
     """Raise UserError unless processes, sharding and backend are those of the launch. Called before a step is
     trained."""
-    wanted, found = _told(launch.processes, launch.sharding), _told(*_found(accelerator))
+    wanted, found = _told(launch.processes, launch.sharding, launch.sequence), _told(*_found(accelerator))
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:
         raise UserError(
@@ -32,18 +32,20 @@ def check_launch(launch: Launch, accelerator: Any) -> None:
     _check_backend(launch, accelerator)
 
 
-def _told(processes: int, sharding: str) -> str:
-    return f"{processes} process{'es' if processes > 1 else ''} and {sharding} sharding"
+def _told(processes: int, sharding: str, sequence: int) -> str:
+    shared = f", {sequence} to a row" if sequence > 1 else ""
+    return f"{processes} process{'es' if processes > 1 else ''} and {sharding} sharding{shared}"
 
 
-def _found(accelerator: Any) -> tuple[int, str]:
+def _found(accelerator: Any) -> tuple[int, str, int]:
     kind = KINDS.get(accelerator.distributed_type.value, accelerator.distributed_type.value.lower())
     state = accelerator.state
     if kind == "fsdp":
         kind += str(getattr(state.fsdp_plugin, "fsdp_version", 1))
     if kind == "zero":
         kind += str(state.deepspeed_plugin.zero_stage)
-    return accelerator.num_processes, kind
+    sizes = accelerator.parallelism_config
+    return accelerator.num_processes, kind, sizes.cp_size * sizes.sp_size if sizes else 1
 
 
 def _check_backend(launch: Launch, accelerator: Any) -> None:

@@ -32,6 +32,17 @@ def length_normalised_nll(logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return -masked_sum(logprobs_BT, mask_BT) / mask_BT.sum(1).clamp(min=1)
 
 
+def token_kl(change_B: Tensor, tokens_B: Tensor) -> Tensor:
+    """e^d − 1 − d for each answer, shape (B), where d is the mean log-ratio policy/reference of its tokens, in nats.
+
+    An estimate of KL(reference ‖ policy) a token, as far as the reference would have given the answer; never negative,
+    0 where policy equals reference. Source: Schulman 2020, "Approximating KL divergence", estimator k3; of a mean
+    log-ratio it is at most (Jensen) the mean of the tokens' own.
+    """
+    mean_B = change_B / tokens_B.clamp(min=1)
+    return mean_B.expm1() - mean_B
+
+
 def masked_sum(logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Sum over the tokens where the boolean mask holds, shape (B)."""
     return (logprobs_BT * mask_BT).sum(1)

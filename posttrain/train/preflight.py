@@ -12,14 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from posttrain.chat import CONTEXT, FORMAT, TRAINED, Renderer
 from posttrain.data.rows import Pair
-from posttrain.engines.loading import check_folder
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from posttrain.train import proof
+from posttrain.train.context import context, same_rotary
 from posttrain.train.overlength import Entry, Example, Fitted, Render, fit, parts
 from posttrain.train.proof import CHECKS, Faults, Served
 
@@ -118,14 +116,20 @@ def preflight(job: Job, renderer: Renderer, rows: Sequence[Any], render: Render)
 
 
 def row_limit(job: Job) -> int:
-    """Tokens a row may have: `max_length`, else the shortest context of the models that will read it."""
-    if job.config.max_length:
-        return int(job.config.max_length)
+    """Tokens a row may have: `max_length`, else the shortest context of the models that will read it.
+
+    Raises UserError for a `max_length` beyond that, and for rotary settings that were lost.
+    """
     paths = [job.inputs[name] for name in MODELS if name in job.inputs]
-    for path in paths:
-        check_folder(path)
-    configs = [AutoConfig.from_pretrained(str(path), trust_remote_code=False) for path in paths]
-    return min(int(config.max_position_embeddings) for config in configs)
+    for path in paths[1:]:
+        same_rotary(paths[0], path)
+    shortest = min(context(path) for path in paths)
+    if job.config.max_length > shortest:
+        raise UserError(
+            f"{job.name}: max_length {job.config.max_length:,} is more than the {shortest:,} positions that "
+            f"{' and '.join(map(str, paths))} can read; lower it, or begin from a model of a longer context"
+        )
+    return int(job.config.max_length or shortest)
 
 
 def _to_render_twice(job: Job, fitted: Fitted, judge: Served) -> list[int]:
@@ -137,7 +141,7 @@ def _to_render_twice(job: Job, fitted: Fitted, judge: Served) -> list[int]:
 
 
 def _is_risky(row: Any, fitted: Fitted, judge: Served) -> bool:
-    told = [*row.prompt, row.chosen, row.rejected] if isinstance(row, Pair) else list(row.messages)
+    told = [*row.prompt, *row.sides[0], *row.sides[1]] if isinstance(row, Pair) else list(row.messages)
     return row.id in fitted.truncated or judge.holds_control_text([*told, *row.tools])
 
 

@@ -120,7 +120,7 @@ def _plain(message: Message) -> Message:
 def conversations(row: Any) -> list[list[Message]]:
     """A row's one conversation, or a pair's two, chosen first."""
     if isinstance(row, Pair):
-        return [[*row.prompt, row.chosen], [*row.prompt, row.rejected]]
+        return [[*row.prompt, *side] for side in row.sides]
     return [list(row.messages)]
 
 
@@ -158,12 +158,14 @@ def check_template(init: str | Path, judge: Served, rows: Sequence[Any], faults:
 
 def check_row(row: Any, example: Example, renderer: Renderer, bos: int | None, faults: Faults) -> None:
     """The cheap checks. `bos` is the token every conversation begins with, or None."""
-    for ids, trained in parts(example):
+    for number, (ids, trained) in enumerate(parts(example)):
         if bos is not None and (ids[:1] != [bos] or ids.count(bos) != 1):
             faults.add("bos", row.id, f"{ids.count(bos)} in the row" + ("" if ids[:1] == [bos] else ", none in front"))
         spans = list(runs(trained))
         if not spans:
             faults.add("trained", row.id, f"none of {len(ids):,} tokens is")
+        elif spans[-1][1] - spans[-1][0] == 1 and number == 0:  # a rejected answer may be empty: that is its fault
+            faults.add("trained", row.id, "the answer is empty, so that nothing but its end is")
         for start, end in spans:
             if renderer.pad_id in ids[start:end]:
                 faults.add("padding", row.id, "a padding token is trained")
@@ -216,6 +218,7 @@ def check_rendering(row: Any, example: Example, judge: Served, faults: Faults) -
                 found = _judge(again, ids, trained)
             for check, why in found:
                 faults.add(check, row.id, why)
+            prompts = {number: kept for number, kept in prompts.items() if number <= len(getattr(row, "prompt", ()))}
         except TemplateError as error:
             faults.add("rendering", row.id, f"transformers cannot render it: {error}")
 

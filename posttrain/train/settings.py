@@ -1,7 +1,7 @@
 """What every training stage's config has in common, and what training costs. Imported by the plan, so without torch."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,8 +12,6 @@ from posttrain.stages import Amount, Size
 
 Schedule = Literal["linear", "cosine", "constant"]
 OverLength = Literal["error", "drop", "truncate_context"]
-UNMERGED = ("fsdp2", "zero3")
-"""Launchers that split the weights themselves."""
 OTHERS = "others"
 """The key of `over_length` for sources it does not name."""
 
@@ -34,16 +32,9 @@ class LoraConfig(Config):
     the adapters are merged into the unquantised weights."""
 
 
-class TrainingConfig(Config):
-    """AdamW with betas 0.9 and 0.999, as in TRL. Micro-batch and accumulation follow from `machine.train_tokens`."""
+class RowsConfig(Config):
+    """How rows are fitted to a model's context, wherever they are rendered."""
 
-    learning_rate: float = Field(1e-5, gt=0)
-    """Peak rate; 1e-5 is the paper's for its largest models (Llama 3, 4.1.3 and 4.1.4), smaller ones take more."""
-    epochs: int = Field(1, ge=1)
-    """Passes over the data."""
-    batch_size: int = Field(32, ge=1)
-    """Rows (prompts with all their pairs, where preferences are trained) an optimiser step sees, over all devices and
-    accumulated micro-batches."""
     max_length: int = Field(0, ge=0)
     """Longest row in tokens with its answer; `over_length` says what is done with a longer one. 0 takes the model's
     context length."""
@@ -54,6 +45,26 @@ class TrainingConfig(Config):
     preflight_rows: int = operational(64, ge=0)
     """Rows, drawn by the seed, that the preflight renders a second time with transformers; every row passes the other
     checks. 0 renders only those a second time that were truncated or hold control-token text."""
+
+    @field_validator("over_length", mode="before")
+    @classmethod
+    def _one_policy_for_all(cls, value: Any) -> Any:
+        return {OTHERS: value} if isinstance(value, str) else value
+
+
+class TrainingConfig(RowsConfig):
+    """AdamW with betas 0.9 and 0.999, as in TRL. Micro-batch and accumulation follow from `machine.train_tokens`."""
+
+    shares_rows: ClassVar[bool] = False
+    """Whether several processes can share a row of this stage, as long rows need."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak rate; 1e-5 is the paper's for its largest models (Llama 3, 4.1.3 and 4.1.4), smaller ones take more."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the data."""
+    batch_size: int = Field(32, ge=1)
+    """Rows (prompts with all their pairs, where preferences are trained) an optimiser step sees, over all devices and
+    accumulated micro-batches."""
     schedule: Schedule = "linear"
     """How the rate falls after warm-up: to zero in a line or a half cosine, or not at all."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
@@ -71,6 +82,10 @@ class TrainingConfig(Config):
     max_loss_ratio: float = operational(3.0, ge=0)
     """The run counts as diverging, and stops, when the mean loss of ten steps is above this many times that of the
     first ten; 0 never stops it."""
+    activations: Literal["auto", "keep", "recompute", "offload"] = operational("auto")
+    """What becomes of the values the backward pass needs: kept; recomputed layer by layer, which takes a third more
+    time and leaves each layer's input only; or those also moved to CPU memory (CUDA only). `auto` recomputes on CUDA
+    and keeps on the CPU."""
     launch: str = operational(INLINE)
     """How its processes are started: `inline` in the run's own worker, or by accelerate with a config of
     recipes/accelerate (docs/training.md) or one of your own, `path/to/config.yaml`."""
@@ -82,16 +97,9 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _adapters_stand_alone(self) -> "TrainingConfig":
-        if self.lora and self.launch.startswith(UNMERGED):
-            raise ValueError(f"lora cannot be merged under launch {self.launch}; use inline, ddp or zero2")
         if self.lora and self.snapshots:
             raise ValueError("snapshots are of whole weights; leave them out where lora trains adapters")
         return self
-
-    @field_validator("over_length", mode="before")
-    @classmethod
-    def _one_policy_for_all(cls, value: Any) -> Any:
-        return {OTHERS: value} if isinstance(value, str) else value
 
 
 def listed(size: Any) -> list[Size]:

@@ -21,8 +21,11 @@ from posttrain.train.batches import GlobalBatches, ListCollator, Listed, idle
 from posttrain.train.guard import check_launch
 from posttrain.train.reporter import LOG_FILE, Reporter, read_lines
 from posttrain.train.resume import CheckpointMixin, folder_of, newest_whole
+from posttrain.train.sequence import deals_rows, make_ready
 
 Arguments = TypeVar("Arguments")
+CPU_IS_FULL = "can't allocate memory"
+"""What torch says where the CPU has no memory left, in an error that has no class of its own."""
 
 
 class GlobalBatchMixin(CheckpointMixin):
@@ -42,9 +45,12 @@ class GlobalBatchMixin(CheckpointMixin):
     """Of the model, for the MFU."""
     kept = 0
     """As in `ListCollator`."""
+    groups: tuple[str, ...] = ()
+    """Names of what the log tells apart, such as capabilities."""
 
     def __init__(self, *args: Any, **options: Any):
-        self._sums: dict[str, float] = {}
+        self._noted: tuple[str, ...] = ()
+        self._sums: torch.Tensor | None = None
         super().__init__(*args, **options)
 
     def items(self, part: dict[str, torch.Tensor]) -> int:
@@ -70,31 +76,53 @@ class GlobalBatchMixin(CheckpointMixin):
         parts = batch_samples[0]["parts"]
         own = torch.tensor([sum(self.items(part) for part in parts), len(parts)], device=device)
         found = self.accelerator.gather(own).view(-1, 2)
-        parts += [idle(parts[0])] * (int(found[:, 1].max()) - len(parts))
-        total: torch.Tensor = found[:, 0].sum()
+        parts += [idle(parts[0]) for _ in range(int(found[:, 1].max()) - len(parts))]
+        total: torch.Tensor = found[:, 0].sum() // self.job.launch.sequence
         return total
 
     def share(self, total: torch.Tensor, items: Any) -> torch.Tensor:
         """A micro-batch's part of the global mean, times the processes, over which gradients are averaged."""
         return total / items * self.accelerator.num_processes
 
-    def note_sums(self, pairs: int, **sums: torch.Tensor) -> None:
-        """Put means over the pairs of the global batch into the next line of the log; `sums` are a micro-batch's."""
-        for name, value in {"pairs": torch.tensor(float(pairs)), **sums}.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.item()
+    def note(self, values: dict[str, torch.Tensor], kinds: torch.Tensor | None = None) -> None:
+        """Put means over the pairs of the global batch into the next line of the log: `name`, and of each group
+        `name/group`; `pairs` and `pairs/group` say how many they were.
+
+        `values` hold a number for each pair of a micro-batch (N), `kinds` (N) the number of its group in `groups`.
+        """
+        found = torch.stack([value.detach().float() for value in values.values()])
+        table = torch.cat([torch.ones_like(found[:1]), found]).cpu().double()
+        of_group = [table[:, kinds.cpu() == n].sum(1) for n in range(len(self.groups)) if kinds is not None]
+        sums = torch.stack([table.sum(1), *of_group])
+        self._noted, self._sums = tuple(values), sums if self._sums is None else self._sums + sums
+
+    def _means(self, sums: list[list[float]]) -> dict[str, float]:
+        """Of sums over all pairs and over each group's; a group without any has none."""
+        means: dict[str, float] = {}
+        for group, (pairs, *values) in zip(("", *self.groups), sums, strict=True):
+            end = f"/{group}" if group else ""
+            if pairs:
+                means |= {f"pairs{end}": int(pairs)}
+                # Some losses are of a whole micro-batch (posttrain/train/trl_loss.py), and of no group in it.
+                told = {n: v for n, v in zip(self._noted, values, strict=True) if not (end and n.startswith("loss/"))}
+                means |= {f"{name}{end}": value / pairs for name, value in told.items()}
+        return means
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        sums, self._sums = self._sums, {}
-        if sums and self.accelerator.num_processes > 1:
-            own = torch.tensor(list(sums.values()), device=self.accelerator.device)
-            sums = dict(zip(sums, self.accelerator.reduce(own, "sum").tolist(), strict=True))
-        pairs = sums.pop("pairs", 0.0)
-        logs |= {name: value / pairs for name, value in sums.items() if pairs}
+        sums, self._sums = self._sums, None
+        if sums is not None:
+            if self.accelerator.num_processes > 1:
+                sums = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+            logs |= self._means(sums.tolist())
         super().log(logs, start_time)  # type: ignore[misc]
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         own = torch.stack([part["tokens"] for part in inputs["parts"]]).sum()
-        self.state.num_input_tokens_seen += int(self.accelerator.gather(own).sum())
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(own).sum()) // self.job.launch.sequence
+
+    def get_sp_size(self) -> int:
+        """To transformers: every process reads rows; who shares them is up to `posttrain.train.sequence`."""
+        return 1
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
@@ -111,28 +139,38 @@ def arguments(job: Job, kind: Callable[..., Arguments], rows: int, **more: Any) 
 
     Raises UserError for a global batch that cannot be dealt to the processes.
     """
-    config, cuda, processes = job.config, choose_device(job.machine).type == "cuda", job.launch.processes
-    if config.batch_size % processes:
+    config, cuda, groups = job.config, choose_device(job.machine).type == "cuda", job.launch.groups
+    if config.batch_size % groups:
         raise UserError(
-            f"{job.name}: batch_size {config.batch_size} cannot be dealt to {processes} processes; "
-            f"make it a multiple of {processes}"
+            f"{job.name}: batch_size {config.batch_size} cannot be dealt to {groups} processes; "
+            f"make it a multiple of {groups}"
         )
+    offloads = config.activations == "offload"
+    if offloads and not cuda:
+        raise UserError(f"{job.name}: activations: offload moves them from a CUDA device; on the CPU use recompute")
     steps = config.epochs * math.ceil(rows / config.batch_size)
     seed = job.seed % 2**32  # numpy takes no larger one
     return kind(
         output_dir=str(job.folder), save_strategy="no", report_to=list(config.report_to) or "none", disable_tqdm=True,
-        per_device_train_batch_size=config.batch_size // processes, gradient_accumulation_steps=1,
+        per_device_train_batch_size=config.batch_size // groups, gradient_accumulation_steps=1,
         num_train_epochs=config.epochs, learning_rate=config.learning_rate,
         lr_scheduler_type=_schedule(config.schedule),
         # Rounded down: a warm-up step has the rate 0 first, and a short training has no step to lose.
         warmup_steps=int(config.warmup_ratio * steps),
         weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm, seed=seed, data_seed=seed,
         logging_steps=1, logging_nan_inf_filter=False, include_num_input_tokens_seen="non_padding",
-        use_cpu=not cuda, bf16=cuda, gradient_checkpointing=cuda, dataloader_pin_memory=cuda,
+        use_cpu=not cuda, bf16=cuda, dataloader_pin_memory=cuda,
+        gradient_checkpointing=recomputes(job, cuda), activation_offloading=offloads,
         # Every parameter has a part in every micro-batch, idle ones included.
         ddp_find_unused_parameters=False,
         max_length=None, pad_to_multiple_of=LENGTH_STEP, remove_unused_columns=False, **more,
     )  # fmt: skip
+
+
+def recomputes(job: Job, cuda: bool) -> bool:
+    """Whether the backward pass computes a layer anew from its input."""
+    chosen = job.config.activations
+    return cuda if chosen == "auto" else chosen != "keep"
 
 
 def _schedule(name: str) -> str:
@@ -159,11 +197,13 @@ def build(
 
 def list_trainer(
     job: Job, loaded: Loaded, lists: Sequence[Listed], kind: type[Any], settings: Callable[..., Any],
-    **more: Any,
+    together: bool = False, **more: Any,
 ) -> Any:  # fmt: skip
-    """A trainer `kind` with TRL's `settings` class, whose items are the lists; `more` goes to the settings."""
+    """A trainer `kind` with TRL's `settings` class, whose items are the lists; `more` goes to the settings, `together`
+    to the collator."""
     limit, pad_id = job.machine.train_tokens, loaded.renderer.pad_id
-    collator = ListCollator(lists, pad_id, limit, can_share(loaded), kind.kept)
+    share = can_share(loaded) and not recomputes(job, loaded.device.type == "cuda")
+    collator = ListCollator(lists, pad_id, limit, share, kind.kept, together)
     return build(job, loaded, len(lists), collator, kind, settings, **more)
 
 
@@ -173,7 +213,7 @@ def load_policy(job: Job, init: Any) -> Loaded:
     if job.config.lora and job.config.lora.four_bit:
         return four_bit(init, job.machine)
     split = job.launch.sharding in ("fsdp2", "zero3")
-    machine = job.machine.model_copy(update={"device": "cpu"}) if split else job.machine
+    machine = job.machine.alone().model_copy(update={"device": "cpu"} if split else {})
     return load_model(init, machine, dtype=torch.float32)
 
 
@@ -190,7 +230,8 @@ def train(job: Job, trainer: Any, lengths: Sequence[int]) -> list[dict[str, Any]
     number or runs away, or when the device's memory is full.
     """
     check_launch(job.launch, trainer.accelerator)
-    trainer.order = GlobalBatches(lengths, job.config.batch_size, job.seed, job.launch.processes)
+    make_ready(job.launch, trainer)
+    trainer.order = GlobalBatches(lengths, job.config.batch_size, job.seed, job.launch.groups, _copies(job))
     trainer.parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     begun = _newest(job)
     reporter = Reporter(job, trainer, read_lines(begun / LOG_FILE) if begun else [])
@@ -198,9 +239,10 @@ def train(job: Job, trainer: Any, lengths: Sequence[int]) -> list[dict[str, Any]
     trainer.add_callback(reporter)
     try:
         trainer.train(resume_from_checkpoint=str(begun) if begun else None)
-    except torch.OutOfMemoryError as error:
-        now = job.machine.train_tokens
-        advice = f"halve machine.train_tokens ({now:,}) to {max(1, now // 2):,}, and so what a pass needs"
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and CPU_IS_FULL not in str(error):
+            raise
+        advice = memory_advice(job, trainer.accelerator.device.type == "cuda", max(lengths))
         raise StageFailed(f"{job.name}: the device's memory is full; {advice}") from error
     state, lines = trainer.state, reporter.lines
     if reporter.stopped:
@@ -208,6 +250,26 @@ def train(job: Job, trainer: Any, lengths: Sequence[int]) -> list[dict[str, Any]
     job.tokens += state.num_input_tokens_seen
     job.summary |= {"steps": len(lines), "loss_first": lines[0]["loss"], "loss_last": lines[-1]["loss"]}
     return lines
+
+
+def memory_advice(job: Job, cuda: bool, longest: int) -> str:
+    """Which setting takes least and gives most, where the longest item has so many tokens."""
+    tokens = job.machine.train_tokens
+    if tokens > longest:
+        return f"halve machine.train_tokens ({tokens:,}) to {tokens // 2:,}, and so what a pass needs"
+    if not recomputes(job, cuda):
+        return "give activations: recompute, which leaves each layer's input only"
+    if cuda and job.config.activations != "offload":
+        return "give activations: offload, which moves what is kept of a pass to CPU memory"
+    return (
+        f"one item of {longest:,} tokens fills it: halve max_length, split the weights (launch: zero3 or fsdp2), or "
+        "let processes share rows (docs/training.md, Long rows)"
+    )
+
+
+def _copies(job: Job) -> int:
+    """How often each row is read, where accelerate does not give the processes of a row the same rows itself."""
+    return 1 if deals_rows(job.launch) else job.launch.sequence
 
 
 def _newest(job: Job) -> Path | None:

@@ -36,7 +36,7 @@ def text_of(item: Item, which: Text) -> str:
 
 def _parts(item: Item) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     if isinstance(item, Pair):
-        return item.prompt, (item.chosen, item.rejected)
+        return item.prompt, (*item.sides[0], *item.sides[1])
     return (item.messages[:-1], item.messages[-1:]) if isinstance(item, Row) else (item.messages, ())
 
 

@@ -63,7 +63,8 @@ def question(name: str) -> External:
 def asking_size(config: Asking, sizes: Mapping[str, Any], machine: Machine, models: Iterable[str]) -> Size:
     """Every row is read, and an answer of the expected length written, by each of the models among the inputs."""
     there = incoming(sizes)
-    asked = [sizes[name].parameters for name in models if name in sizes]
+    there_are = [sizes[name] for name in models if name in sizes]
+    asked = [size.parameters for size in there_are]
     written = int(there.rows * answer_tokens(config.max_new_tokens))
     return Size(
         rows=there.rows,
@@ -71,5 +72,6 @@ def asking_size(config: Asking, sizes: Mapping[str, Any], machine: Machine, mode
         parameters=max(asked, default=0),
         memory=max(map(forward_memory, asked), default=0),
         seconds=sum(generation_seconds(parameters, there.tokens, written, machine) for parameters in asked),
+        cost=sum(size.charges(there.tokens, written) for size in there_are),
         made={"rows": there},
     )

@@ -126,6 +126,22 @@ def test_none_compares_and_refuses_nothing(gate):
     assert (job.summary["passed"], job.summary["change"]["overall"]["significant"]) == (True, True)
 
 
+def test_a_failed_minimum_keeps_a_previous_checkpoint_that_nobody_evaluated(gate, tmp_path):
+    """There is no evaluation to keep then, and the next gate finds none to compare with."""
+    first = gate(None, every(0.6), minimum={"a": 0.7}, report={"a": 0.6})
+    assert (first.summary["passed"], first.summary["kept"], kept(first)) == (False, "previous", "old")
+    assert not (first.folder / "evaluation").exists()
+    inputs = {
+        "candidate": tmp_path / "new", "evaluation": tmp_path / "new-evaluation", "prompts": [tmp_path],
+        "previous": first.folder, "previous_evaluation": first.folder,
+    }  # fmt: skip
+    (tmp_path / "next").mkdir()
+    job = Job(GateConfig(), inputs, tmp_path / "next", 0, 3, "gate")
+    run(job)
+    assert (job.summary["kept"], kept(job)) == ("candidate", "new")
+    assert job.summary["note"] == "there is no earlier evaluation to compare with"
+
+
 def test_without_an_earlier_evaluation_it_passes_and_says_why(gate):
     job = gate(None, every(0.2))
     assert (job.summary["passed"], job.summary["note"]) == (True, "there is no earlier evaluation to compare with")

@@ -159,6 +159,18 @@ def test_measured_lengths_hold_for_the_evaluated_models_tokenizer(evaluate, tiny
         evaluate(suite, model=other)
 
 
+def test_measured_lengths_hold_for_the_evaluated_models_template(evaluate, tiny_model, tmp_path):
+    """The same tokenizer with a template that says another day, in many tokens, before each prompt."""
+    other = tmp_path / "other"
+    AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(other)
+    Renderer.from_pretrained(tiny_model, date="1 2 3 4 5 6 7 8 9 8 7 6 5 4 3 2 1 2 3 4").tokenizer.save_pretrained(
+        other
+    )
+    suite = {"long": ("long_context", {"n": 2, "lengths": [512], "tasks": ["needle"], "max_new_tokens": 4})}
+    with pytest.raises(UserError, match="its tokenizer or chat template is another one; name it at the suite's"):
+        evaluate(suite, model=other)
+
+
 def test_two_suites_with_one_prompt_are_told(evaluate):
     records = [{"prompt": "Same?", "reference": "yes"}]
     with pytest.raises(UserError, match="stands in two suites, one and two"):

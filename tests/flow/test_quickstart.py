@@ -108,6 +108,15 @@ def test_report_holds_every_checkpoint_and_stays_in_memory(quickstart: Finished)
     assert 0 < report["peak_memory"] <= 4 * GIB
 
 
+def test_the_page_tells_what_the_run_came_to(quickstart: Finished) -> None:
+    page = (quickstart.folder / "report.html").read_text("utf-8")
+    assert f"report {quickstart.folder}/report.html" in quickstart.shown
+    for title in ("base", "round 1 sft", "round 1 dpo", "round 2 sft", "round 2 dpo"):
+        assert f">{title}</th>" in page
+    for section in ("suites", "languages", "drift", "changes", "data", "reward", "training", "cost", "lineage"):
+        assert f'<h2 id="{section}">' in page
+
+
 def test_second_run_does_nothing(quickstart: Finished) -> None:
     before = {path: path.stat().st_mtime_ns for path in (quickstart.folder / "store").rglob("*")}
     result = run_quickstart(quickstart.folder)

@@ -1,8 +1,10 @@
 """Launched trainings in real processes: the same weights as one process, the traps of the launchers, stop and go on."""
 
 import importlib.util
+import json
+import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,26 @@ CONFIG = {"learning_rate": 2e-3, "epochs": 2, "batch_size": 4, "max_grad_norm": 
 SAY = "the cat sat on a mat and looked at birds that sang".split()
 
 
+@dataclass(frozen=True)
+class Apart(Launcher):
+    """A launcher whose processes find DeepSpeed in a folder of its own, if one is given (`pip install --target`): every
+    process that finds it imports it, which takes seconds."""
+
+    def environment(self) -> dict[str, str]:
+        found, folder = super().environment(), os.environ.get("POSTTRAIN_DEEPSPEED")
+        for name, first in (("PYTHONPATH", folder), ("PATH", f"{folder}/bin")):
+            found |= {name: os.pathsep.join([first, found[name]])} if folder and first else {}
+        return found
+
+
+@pytest.fixture
+def deepspeed() -> Callable[..., Launcher]:
+    """`find_launcher`, for processes that need DeepSpeed."""
+    if not os.environ.get("POSTTRAIN_DEEPSPEED") and importlib.util.find_spec("deepspeed") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)('needs pip install "posttrain[deepspeed]"')
+    return lambda *names: Apart(**vars(find_launcher(*names)))
+
+
 def answer(number: int, words: int) -> dict[str, str]:
     return {"role": "assistant", "content": " ".join(SAY[(number + i) % len(SAY)] for i in range(words))}
 
@@ -36,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     asked = [({"role": "user", "content": f"Say {n}: {' '.join(SAY[: 1 + n % 7])}"},) for n in range(9)]
     rows = [Row((*prompt, answer(n, 1 + n % 5)), capability="general") for n, prompt in enumerate(asked)]
     pairs = [
-        Pair(prompt, answer(n, 3 + n % 3), answer(n + 5, 2), capability="general", prompt_id=str(n))
+        Pair(prompt, answer(n, 3 + n % 3), answer(n + 5, 2), capability=("code", "general")[n % 2], prompt_id=str(n))
         for n, prompt in enumerate(asked)
     ]
     for name, items in (("rows", rows), ("pairs", pairs)):
@@ -68,9 +90,9 @@ def launched(launcher: Launcher, work: Order, hear: Callable[[Any], None] = lamb
         process.close()
 
 
-def inline(kind: str, part: Path, data: dict[str, Path], model: Path) -> dict[str, torch.Tensor]:
+def inline(kind: str, part: Path, data: dict[str, Path], model: Path, **config: Any) -> dict[str, torch.Tensor]:
     part.mkdir()
-    run_stage(order(kind, part, data, model, Launch()), part, lambda event: None, lambda: False)
+    run_stage(order(kind, part, data, model, Launch(), **config), part, lambda event: None, lambda: False)
     return load_file(part / "model.safetensors")
 
 
@@ -107,12 +129,21 @@ def test_two_processes_stopped_and_gone_on_end_as_one_process(
     assert_same(part, inline("sft", tmp_path / "one", data, tiny_model))
 
 
-def test_two_processes_of_dpo_end_as_one_process(tmp_path: Path, tiny_model: Path, data: dict[str, Path]) -> None:
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+def test_two_processes_of_dpo_end_as_one_process(
+    tmp_path: Path, tiny_model: Path, data: dict[str, Path], loss: str
+) -> None:
+    """One process has no pair in the last step of an epoch; what they log is of the pairs of both."""
     launcher, part = find_launcher("cpu_2proc", MACHINE), tmp_path / "two"
-    launched(launcher, order("dpo", part, data, tiny_model, launcher.launch))
-    assert_same(part, inline("dpo", tmp_path / "one", data, tiny_model))
-    log, alone = ((tmp_path / name / "training.jsonl").read_text().splitlines() for name in ("two", "one"))
+    launched(launcher, order("dpo", part, data, tiny_model, launcher.launch, loss=loss))
+    assert_same(part, inline("dpo", tmp_path / "one", data, tiny_model, loss=loss))
+    log, alone = (
+        [json.loads(line) for line in (tmp_path / name / "training.jsonl").read_text().splitlines()]
+        for name in ("two", "one")
+    )
     assert len(log) == len(alone) == 6
+    for one, other in zip(log, alone, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-3)
 
 
 def test_accelerates_cpu_flag_is_one_process_and_refused(
@@ -148,21 +179,49 @@ def test_processes_that_would_train_each_alone_are_refused(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason='needs pip install "posttrain[deepspeed]"')
 @pytest.mark.parametrize("name", ["zero2", "zero3"])
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_deepspeed_ends_as_one_process(
-    tmp_path: Path, tiny_model: Path, data: dict[str, Path], name: str, kind: str
+    tmp_path: Path, tiny_model: Path, data: dict[str, Path], deepspeed: Callable[..., Launcher], name: str, kind: str
 ) -> None:
-    launcher, part = find_launcher(name, MACHINE), tmp_path / "two"
+    launcher, part = deepspeed(name, MACHINE), tmp_path / "two"
     launched(launcher, order(kind, part, data, tiny_model, launcher.launch))
     assert_same(part, inline(kind, tmp_path / "one", data, tiny_model))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sharing", ["zero2", "zero3"])
+def test_rows_shared_by_two_processes_end_as_one_process(
+    tmp_path: Path, tiny_model: Path, data: dict[str, Path], deepspeed: Callable[..., Launcher], sharing: str
+) -> None:
+    """Ulysses: each of the two has half of the tokens of every row, and in attention half of the heads."""
+    values = yaml.safe_load(shipped_launchers()["zero3_ulysses"].read_text())
+    values["parallelism_config"]["parallelism_config_sp_size"] = 2
+    values["deepspeed_config"]["deepspeed_config_file"] = str(shipped_launchers()[sharing].with_suffix(".json"))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    launcher, part = deepspeed("own.yaml", MACHINE, [tmp_path]), tmp_path / "two"
+    assert launcher.launch == Launch("own.yaml", 2, sharing, sequence=2)
+    launched(launcher, order("sft", part, data, tiny_model, launcher.launch))
+    assert_same(part, inline("sft", tmp_path / "one", data, tiny_model))
+    steps, alone = (
+        [json.loads(line) for line in (tmp_path / name / "training.jsonl").read_text().splitlines()]
+        for name in ("two", "one")
+    )
+    for one, other in zip(steps, alone, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["num_input_tokens_seen"] == other["num_input_tokens_seen"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-def test_fsdp2_ends_as_one_process(tmp_path: Path, tiny_model: Path, data: dict[str, Path]) -> None:
-    launcher, part = find_launcher("fsdp2", MACHINE.model_copy(update={"device": "cuda"})), tmp_path / "two"
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_fsdp2_ends_as_one_process(tmp_path: Path, tiny_model: Path, data: dict[str, Path], sequence: int) -> None:
+    """Weights split over two devices, and rows dealt to them or, by ring attention, shared."""
+    values = yaml.safe_load(shipped_launchers()["fsdp2_context"].read_text())
+    values["parallelism_config"]["parallelism_config_cp_size"] = sequence
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+    launcher = find_launcher("own.yaml", MACHINE.model_copy(update={"device": "cuda"}), [tmp_path])
+    part = tmp_path / "two"
     launched(launcher, order("sft", part, data, tiny_model, launcher.launch))
     found, expected = load_file(part / "model.safetensors"), inline("sft", tmp_path / "one", data, tiny_model)
     for name, tensor in expected.items():

@@ -15,7 +15,20 @@ def posttrain(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_and_exit_code(tmp_path: Path) -> None:
     result = posttrain("--help", cwd=tmp_path)
     assert result.returncode == 0
-    for word in ("run", "plan", "preflight", "recipes", "init", "status", "show", "trace", "chat", "75 interrupted"):
+    for word in (
+        "run",
+        "plan",
+        "preflight",
+        "recipes",
+        "init",
+        "status",
+        "report",
+        "compare",
+        "show",
+        "trace",
+        "chat",
+        "75 interrupted",
+    ):
         assert word in result.stdout
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 from posttrain import terminal
 from posttrain.artifacts import write_manifest
 from posttrain.chat import Renderer
-from posttrain.data.rows import Pair, Prompt, Reject, Response, Row, Score
+from posttrain.data.rows import Document, Pair, Prompt, Reject, Response, Row, Score
 from posttrain.data.tables import write_table
 from posttrain.errors import UserError
 from posttrain.inspect import (
@@ -32,16 +33,18 @@ from posttrain.inspect import (
 from posttrain.inspect import preflight as preflight_html
 from posttrain.inspect.html import segments
 from posttrain.inspect.run import Run, Stage
+from posttrain.inspect.trace import trace
 from posttrain.stages import Job
 from posttrain.train.batches import render_row
 from posttrain.train.preflight import preflight
 from posttrain.train.sft_spec import SftConfig
 
 ASK = {"role": "user", "content": "Say cat."}
+SEED = Document("The cat sat on the mat.", title="cats.md")
 PROMPT = Prompt(
     (ASK,),
     "instructions",
-    parents=("spec-7",),
+    parents=("spec-7", SEED.id),
     made_by={"model": "teacher", "stage": "synthesize", "operator": "new_prompt"},
 )
 ANSWERS = [
@@ -66,7 +69,7 @@ PAIR = Pair(
     parents=(PROMPT.id, ANSWERS[1].id, ANSWERS[0].id),
 )
 TABLES = {
-    "synthesize": {"prompts": [PROMPT]},
+    "synthesize": {"prompts": [PROMPT], "documents": [SEED]},
     "sample": {"responses": ANSWERS},
     "score": {"scores": [Score(r.id, "reward", value) for r, value in zip(ANSWERS, REWARDS, strict=True)]},
     "select": {"rows": [ROW], "pairs": [PAIR]},
@@ -105,7 +108,11 @@ def printed(do: object, *arguments: object) -> list[str]:
 
 
 def test_a_training_row_is_followed_to_its_candidate_and_prompt(root: Path) -> None:
-    row, candidate, prompt = printed(terminal.trace, load(root), ROW.id[:6], False)
+    row, said, candidate, text, prompt, asked, seed, document = printed(trace, load(root), ROW.id[:6], False)
+    assert [line.strip(" │") for line in (said, text, asked, document)] == [
+        "Say cat. → “cat”", "cat", "Say cat.", "The cat sat on the mat."
+    ]  # fmt: skip
+    assert seed.split() == ["└", "document", SEED.id[:8], "round-1/synthesize", "cats.md", "en"]
     where = "round-1/select, round-1/mix instructions en reward 2.31 left out by round-1/clean: too short"
     assert row.split() == f"sft row {ROW.id[:8]} {where}".split()
     assert candidate.split()[:7] == f"└ candidate 2 of 3 {ANSWERS[1].id[:8]} round-1/sample".split()
@@ -116,10 +123,20 @@ def test_a_training_row_is_followed_to_its_candidate_and_prompt(root: Path) -> N
 
 
 def test_a_pair_has_two_candidates_and_one_prompt(root: Path) -> None:
-    lines = printed(terminal.trace, load(root), PAIR.id, False)
-    assert [line.strip(" │├└").split()[0] for line in lines[1:]] == ["candidate", "prompt", "candidate", "prompt"]
-    assert lines[1].startswith(" ├ candidate 2 of 3")
-    assert lines[3].startswith(" └ candidate 1 of 3")
+    lines = printed(trace, load(root), PAIR.id, False)
+    ancestors = [line.strip(" │├└").split()[0] for line in lines[2:] if "├" in line or "└" in line]
+    assert ancestors == ["candidate", "prompt", "document", "candidate", "prompt"]
+    assert lines[1].strip(" │") == "Say cat. → “cat” over “dog”"
+    assert lines[2].startswith(" ├ candidate 2 of 3")
+    assert any(line.startswith(" └ candidate 1 of 3") for line in lines)
+
+
+def test_a_trace_in_full_has_the_candidates_best_first_and_the_document(root: Path) -> None:
+    lines = printed(trace, load(root), ROW.id, True)
+    start = lines.index(next(line for line in lines if line.startswith("candidates of round-1/sample")))
+    told = [line.split() for line in lines[start + 1 : start + 5]]
+    assert told == [["#", "reward", "answer"], ["→", "2", "2.31", "cat"], ["3", "0.5", "cow"], ["1", "-1", "dog"]]
+    assert lines[-2:] == ["cats.md", "The cat sat on the mat."]
 
 
 def test_the_conversation_is_cut_where_the_mask_changes(root: Path) -> None:
@@ -127,7 +144,7 @@ def test_the_conversation_is_cut_where_the_mask_changes(root: Path) -> None:
     assert [mask for mask, _ in pieces] == [0, 1, 2]
     assert pieces[1:] == [(1, "cat"), (2, "<|eot_id|>")]
     assert '<span style="color:#0a7d33">cat</span>' in conversation(load(root), ROW.id[:6]).text
-    lines = printed(terminal.trace, load(root), ROW.id, True)
+    lines = printed(trace, load(root), ROW.id, True)
     assert any(line.endswith("cat<|eot_id|>") for line in lines), lines
 
 
@@ -298,3 +315,18 @@ def test_chat_reads_lines_and_answers_each(root: Path) -> None:
     again = subprocess.run(command, input="Say cat.\n\nAgain.\n", capture_output=True, text=True)
     assert result.stdout == again.stdout
     assert len(result.stdout.strip()) > 0
+
+
+def test_an_answer_counts_as_often_as_it_was_given(root: Path) -> None:
+    calls = ({"role": "assistant", "content": "", "tool_calls": []}, {"role": "tool", "content": "<b>"})
+    often = [replace(ANSWERS[0], count=3, steps=calls), *ANSWERS[1:]]
+    sample = root / "store" / "sample"
+    rows = {"responses": write_table(sample, "responses", often)}
+    write_manifest(sample, stage="sample", kind="", key="sample", config={}, parents={}, source_hash="", rows=rows)
+    run = load(root)
+    assert candidate_table(run, scorer="reward").loc[PROMPT.id]["mean"] == pytest.approx((3 * -1.0 + 2.31 + 0.5) / 5)
+    shown = candidates(run, PROMPT.id, sort="reward").text
+    assert "<code>1 ×3</code>" in shown and "&lt;b&gt;" in shown and "<code>2</code>" in shown
+    assert any("candidate 2 of 5" in line for line in printed(trace, run, ANSWERS[1].id, False))
+    told = printed(trace, run, ANSWERS[0].id, True)
+    assert any("candidate 1 of 5 (given 3 times)" in line for line in told)

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from posttrain.data.rows import Pair
-from reward.best_of import best_of_n, curve, kl_bound
+from reward.best_of import best_of_n, curve, kl_bound, kl_estimate
 from reward.report import Measured, calibration, histogram, report, spearman
 
 SAY = {"role": "assistant", "content": "x"}
@@ -83,3 +83,21 @@ def test_the_curve_has_reward_truth_and_the_kl_bound():
     assert "true" not in lines[2]
     assert kl_bound(1) == 0.0
     assert curve([]) == []
+
+
+def test_the_divergence_of_best_of_n_is_estimated_from_the_samples():
+    """Two answers, one right in a quarter of the samples: of two draws the best is right in 1 − (3/4)² = 7/16."""
+    scores = [0.0, 0.0, 0.0, 1.0]
+    right = 7 / 16
+    expected = right * math.log(right / (1 / 4)) + (1 - right) * math.log((1 - right) / (3 / 4))
+    assert kl_estimate(scores, 2) == pytest.approx(expected)
+    assert kl_estimate(scores, 1) == pytest.approx(0.0)
+    assert kl_estimate([2.0] * 8, 8) == pytest.approx(0.0)
+    many = [float(i) for i in range(4000)]
+    for n in (2, 4, 16):
+        assert kl_estimate(many, n) == pytest.approx(kl_bound(n), rel=2e-3)
+        assert kl_estimate([float(i) for i in range(16)], n) < kl_bound(n)
+    lines = curve([(scores, scores, None), ([1.0, 2.0], [1.0, 2.0], None)])
+    other = kl_estimate([1.0, 2.0], 2)
+    assert lines[1]["kl"] == pytest.approx((expected + other) / 2)
+    assert lines[2]["kl"] == pytest.approx(kl_estimate(scores, 4))

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from posttrain.chat import Renderer
-from posttrain.data.rows import Pair, Prompt, gather
+from posttrain.data.rows import Pair, Prompt, Response, gather
 from posttrain.data.tables import read_table
 from posttrain.errors import Interrupted, UserError
 from reward import sample, score
@@ -50,6 +50,7 @@ def test_sample_writes_k_answers_for_each_prompt(job_of, sampling_inputs):
     ]
     assert len({r.text for r in responses}) > 12
     assert all(r.tokens <= 12 and r.logprob < 0 and r.made_by["temperature"] == 1.0 for r in responses)
+    assert all(r.count == 1 and r.steps == () for r in responses)
     assert job.rows == {"responses": 15}
     assert job.tokens == sum(r.tokens for r in responses)
     assert job.summary["drops"] == {"prompt_too_long": 0, "refused": 0}
@@ -133,6 +134,53 @@ def test_a_range_of_temperatures_gives_each_prompt_its_own(job_of, folder_of, ti
     assert len(set.union(*heat.values())) == len(PROMPTS)
 
 
+def test_repeated_answers_are_stored_once_with_their_count(job_of, sampling_inputs):
+    job = job_of(SAMPLING.model_copy(update={"temperature": 0.0}), sampling_inputs)
+    sample.run(job)
+    responses = read_table(job.folder, "responses")
+    assert [(r.prompt_id, r.index, r.count) for r in responses] == [(i, 0, 3) for i in sorted(p.id for p in PROMPTS)]
+    assert job.rows == {"responses": 5}
+    assert job.summary["answers"] == 15 and job.summary["distinct"] == pytest.approx(1 / 3)
+    assert sum(job.summary["finish"].values()) == 15
+
+
+def test_an_answer_that_was_cut_is_another_than_one_that_ended_there():
+    prompt = PROMPTS[0]
+    said = [("a", "stop"), ("b", "stop"), ("a", "length"), ("a", "stop")]
+    made = [
+        Response(prompt.id, i, text, finish, 3, -1.0, {"model": "m", "seed": i})
+        for i, (text, finish) in enumerate(said)
+    ]
+    found = sample.counted(made)
+    assert [(r.id, r.index, r.count, r.finish) for r in found] == [
+        (made[0].id, 0, 2, "stop"), (made[1].id, 1, 1, "stop"), (made[2].id, 2, 1, "length"),
+    ]  # fmt: skip
+
+
+def scored(job_of, folder_of, responses, reward_model, name):
+    config = ScoreConfig(reward=1.0, votes=0.5, verifier=0.25, chunk=2)
+    tables = folder_of(prompts=PROMPTS, responses=responses)
+    job = job_of(config, {**tables, "reward_model": reward_model}, name)
+    score.run(job)
+    for folder in tables.values():
+        shutil.rmtree(folder)
+    return job, {(s.response_id, s.scorer): s.value for s in read_table(job.folder, "scores")}
+
+
+def test_counted_answers_score_what_single_ones_do(job_of, folder_of, tiny_reward_model):
+    """Every scorer, the combination and the summary are those of all samples written out."""
+    single = [response for prompt in PROMPTS for response in say(prompt, *TEXTS, "Rom", "Ulm")]
+    job, expected = scored(job_of, folder_of, single, tiny_reward_model, "single")
+    counted = sample.counted(single)
+    assert len(counted) == 4 * len(PROMPTS)
+    other, found = scored(job_of, folder_of, counted, tiny_reward_model, "counted")
+    assert found == {key: value for key, value in expected.items() if key[0] in {r.id for r in counted}}
+    assert len(found) == 4 * 4 * len(PROMPTS)
+    for part in ("best_of_k", "best_of_n", "prompts", "drops"):
+        assert other.summary[part] == job.summary[part]
+    assert other.tokens == job.tokens
+
+
 def test_an_empty_pool_is_refused(job_of, folder_of, tiny_model):
     with pytest.raises(UserError, match="holds no prompts"):
         sample.run(job_of(SAMPLING, {**folder_of(prompts=[]), "model": [tiny_model]}))
@@ -169,7 +217,7 @@ def test_rewards_are_those_of_the_whole_conversation_read_by_transformers(job_of
         assert item.scores["reward"] == pytest.approx(expected, abs=1e-5)
         assert item.scores["reward"][0] == item.scores["reward"][2]
         assert item.scores["votes"] == pytest.approx([math.log(2), 0, math.log(2), 0, 0])
-        wanted = combine(item.scores, {"reward": 1.0, "votes": 1.5}, 5, {})
+        wanted = combine(item.scores, {"reward": 1.0, "votes": 1.5}, [1] * 5, {})
         assert item.scores["combined"] == pytest.approx(wanted)
     assert "verifier" not in found[0].scores
     assert job.summary["prompts"] == {"scored": 4, "annotated_left_out": 1}
@@ -187,6 +235,17 @@ def test_best_of_k_is_measured_by_the_verifier(job_of, scoring_inputs):
         "combined": 1.0,
     }
     assert set(job.summary["best_of_k"]) == {"all", "general"}
+
+
+def test_two_processes_score_as_one_does_bit_for_bit(job_of, scoring_inputs):
+    config = ScoreConfig(verifier=0.5, chunk=2)
+    tables = []
+    for workers in (1, 2):
+        job = job_of(config, scoring_inputs, f"workers-{workers}")
+        job.machine = job.machine.model_copy(update={"workers": workers})
+        score.run(job)
+        tables.append(table_bytes(job, "scores"))
+    assert tables[0] == tables[1]
 
 
 def test_a_stopped_scoring_ends_bit_for_bit_the_same(job_of, scoring_inputs):
@@ -268,6 +327,10 @@ def test_scores_of_people_come_from_a_file(job_of, scoring_inputs, tmp_path):
     path.write_text("response_id,value\nx,high\n")
     with pytest.raises(UserError, match=r'people\.csv:2: a line needs `response_id`, .* got \{"response_id": "x"'):
         score.run(job_of(ScoreConfig(reward=0.0, file="people.csv"), job.inputs, "bad"))
+    for bad in (f"{responses[0].id},nan\n", f"{responses[0].id},1\n{responses[0].id},2\n"):
+        path.write_text(f"response_id,value\n{bad}")
+        with pytest.raises(UserError, match=r"people\.csv:[23]: a line needs `response_id`, each once, and `value`"):
+            score.run(job_of(ScoreConfig(reward=0.0, file="people.csv"), job.inputs, "twice"))
     path.write_text("response_id,value\nx,1\n")
     with pytest.raises(UserError, match=r"people\.csv names none of the answers"):
         score.run(job_of(ScoreConfig(reward=0.0, file="people.csv"), job.inputs, "none"))

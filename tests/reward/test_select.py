@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from posttrain.data.rows import EDITED, Check, Pair, Prompt, gather
+from posttrain.data.rows import EDITED, Check, Pair, Prompt, Response, gather
 from posttrain.data.tables import read_table
 from posttrain.errors import UserError
 from reward.contest import open_contest
@@ -150,7 +150,7 @@ def test_every_loser_is_kept_with_its_reason_and_who_won(job_of, folder_of):
     }  # fmt: skip
     assert of_rows["Ulm"].place == scored[0].id
     assert of_rows["Ulm"].detail == {
-        "for": "rows", "prompt_id": ITALY.id, "combined": 0.1, "chosen": [scored[1].id],
+        "for": "rows", "prompt_id": ITALY.id, "combined": 0.1, "chosen": [scored[1].id], "count": 1,
     }  # fmt: skip
     assert {loser.text: loser.reason for loser in losers if loser.detail["for"] == "pairs"} == {
         "Ulm": "between", "Rom is…": "cut",
@@ -377,3 +377,37 @@ def test_short_forms_in_the_recipe():
     assert needs_scores(SelectConfig.model_validate({"sft": "random"}))
     with pytest.raises(ValidationError, match="both none"):
         SelectConfig.model_validate({"sft": "none", "pairs": None})
+
+
+def of_two_models(*given):
+    """(model, text, score) in the order of the samples."""
+    made = [Response(ITALY.id, i, text, "stop", 3, None, {"model": model}) for i, (model, text, _) in enumerate(given)]
+    return gather([ITALY], made, scores_of(made, combined=[score for *_, score in given]))[0]
+
+
+MIXED = (("a", "Rom", 3.0), ("a", "Ulm", -2.0), ("b", "Bonn", -1.0), ("b", "Rom!", 1.0), ("b", "Genf", 2.0))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"rule": "best_vs_worst"}, {("Rom", "Bonn")}),
+        ({"rule": "best_vs_worst", "min_margin": 4.5}, set()),
+        ({"rule": "ranked_list", "n": 5}, {("Rom", "Genf"), ("Rom", "Rom!"), ("Rom", "Bonn"), ("Genf", "Ulm"),
+                                           ("Rom!", "Ulm"), ("Bonn", "Ulm")}),
+        ({"rule": "right_vs_wrong", "n": 9}, {("Rom", "Bonn"), ("Rom", "Rom!"), ("Rom", "Genf")}),
+    ],
+)  # fmt: skip
+def test_pairs_of_two_models(job_of, rule, expected):
+    pairs, _ = pairs_of(job_of, [of_two_models(*MIXED)], models="different", **rule)
+    assert {(pair.chosen["content"], pair.rejected["content"]) for pair in pairs} == expected
+
+
+@pytest.mark.parametrize("rule", ["best_vs_worst", "best_vs_random", "ranked_list", "right_vs_wrong"])
+def test_a_prompt_that_one_model_answered_gives_no_pair_of_two(job_of, rule):
+    item = of_two_models(*(("a", text, score) for _, text, score in MIXED))
+    pairs, lost = pairs_of(job_of, [item], rule=rule, models="different")
+    assert (pairs, lost) == ([], {"one_model": 1})
+    assert len(pairs_of(job_of, [item], rule=rule)[0]) >= 1
+    with pytest.raises(ValidationError, match="takes the pairs as people made them"):
+        PairRule(rule="edited", models="different")

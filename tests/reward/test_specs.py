@@ -37,6 +37,39 @@ def test_specs_load_without_heavy_packages():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    ("config", "fields", "why"),
+    [
+        (SampleConfig, {"k": 0}, "greater than or equal to 1"),
+        (SampleConfig, {"k": -1}, "greater than or equal to 1"),
+        (SampleConfig, {"max_new_tokens": 0}, "greater than or equal to 1"),
+        (SampleConfig, {"turns": 0}, "greater than or equal to 1"),
+        (SampleConfig, {"model": []}, "name one model, or several different ones"),
+        (SelectConfig, {"k": -1}, "greater than or equal to 0"),
+        (SelectConfig, {"pairs": {"models": "two"}}, "'any' or 'different'"),
+        (ScoreConfig, {"reward": float("nan")}, "greater than or equal to 0"),
+    ],
+)
+def test_numbers_that_ask_for_nothing_are_refused(config, fields, why):
+    with pytest.raises(ValidationError, match=why):
+        config(**fields)
+
+
+def test_tools_that_nothing_runs_are_found_by_the_plan(tmp_path):
+    wire = load_spec("reward.sample").wire
+    scope = scope_with("prompts")
+    scope.model = lambda name, served: f"model {name}"
+    scope.data = lambda path: SimpleNamespace(source=str(tmp_path / path))
+    (tmp_path / "texts").mkdir()
+    ready = SampleConfig(tools={"search": "search", "run": "json:loads", "code_interpreter": "python"}, corpus="texts")
+    assert wire(ready, scope)["corpus"].source == str(tmp_path / "texts")
+    assert "corpus" not in wire(SampleConfig(), scope)
+    with pytest.raises(UserError, match="tool run: nothing runs it under the name 'jsonn:loads'; write python, calc"):
+        wire(SampleConfig(tools={"run": "jsonn:loads"}), scope)
+    with pytest.raises(UserError, match="corpus: nowhere is not there"):
+        wire(SampleConfig(tools={"search": "search"}, corpus="nowhere"), scope)
+
+
 def test_score_asks_for_a_reward_model_only_when_it_weighs_something():
     wire = load_spec("reward.score").wire
     without = wire(ScoreConfig(reward=0, votes=1), scope_with("prompts", "responses"))

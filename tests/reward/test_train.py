@@ -1,8 +1,10 @@
 """The reward model: what it is measured on, where it reads its score, and that it learns."""
 
 import json
+import math
+import random
 from dataclasses import replace
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from posttrain.data.rows import Pair
 from posttrain.engines.loading import load_model
-from posttrain.engines.scoring import load_scorer
+from posttrain.engines.scoring import load_scorer, rewards
 from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.stages import Job
 from posttrain.train.batches import lists_of, render_pair
 from posttrain.train.trainer import list_trainer
 from reward import train
+from reward.one_row import OneRowCollator, one_row_rewards, rows_of
 from reward.probe import check_probe
 from reward.train_spec import RewardConfig
 
@@ -174,3 +177,58 @@ def test_weakly_rated_pairs_are_left_out_unless_named(tmp_path: Path, tiny_model
     assert job.summary["drops"] == {"near_identical": 0, "rating": 2}
     named = job_of(tmp_path / "b", tiny_model, pairs, CONFIG.model_copy(update={"ratings": ("slightly_better",)}))
     assert {pair.rating for pair in train.distinct_pairs(named, renderer)} == {None, "slightly_better"}
+
+
+def test_one_row_holds_every_answer_once_and_reads_it_at_its_own_end(tmp_path: Path, tiny_model: Path) -> None:
+    """Against the plain backbone on the whole row; the answer that stands first scores what it scores alone."""
+    loaded = train.reward_model(load_model(tiny_model, Machine(device="cpu", threads=1)), seed=1)
+    examples = [render_pair(loaded.renderer, pair) for pair in ranked_pairs()]
+    lists = lists_of(examples)
+    rows = rows_of(lists, random.Random(5), room=2048)
+    collator = OneRowCollator(lists, rows, loaded.renderer.pad_id, limit=100_000)
+    scores, orders = {}, set()
+    for number in range(6):
+        (part,) = collator([{"item": number}])["parts"]
+        with torch.no_grad():
+            scores[number] = one_row_rewards(loaded.model, part).tolist()
+    for number, (item, row) in enumerate(zip(lists, rows, strict=True)):
+        order = sorted(range(len(row.ends)), key=row.ends.__getitem__)
+        orders.add(tuple(order))
+        said = [item.answers.answers[place] for place in order]
+        assert row.ids == [*item.answers.prompt, *chain(*said)]
+        assert all(row.ids[end] == answer[-1] for end, answer in zip(row.ends, item.answers.answers, strict=True))
+        with torch.no_grad():
+            hidden = loaded.model.base_model(input_ids=torch.tensor([row.ids])).last_hidden_state
+            expected = loaded.model.score(hidden)[0, row.ends, 0].tolist()
+        found = scores[number]
+        assert found == pytest.approx(expected, abs=1e-5)
+        alone = rewards(loaded, [item.answers], 100_000)[0]
+        assert found[order[0]] == pytest.approx(alone[order[0]], abs=1e-5)
+        assert found[order[-1]] != pytest.approx(alone[order[-1]], abs=1e-5)
+    assert len(orders) > 2
+
+
+def test_the_loss_of_one_row_is_bradley_terry_over_the_same_pairs(tmp_path: Path, tiny_model: Path) -> None:
+    loaded = train.reward_model(load_model(tiny_model, Machine(device="cpu", threads=1)), seed=1)
+    config = CONFIG.model_copy(update={"batch_size": 6, "one_row": True})
+    job = job_of(tmp_path / "a", tiny_model, ranked_pairs(), config)
+    lists = lists_of([render_pair(loaded.renderer, pair) for pair in ranked_pairs()])
+    trainer, lengths = train._trainer(job, loaded, lists)
+    batch = trainer.data_collator([{"item": i} for i in range(6)])
+    total = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
+    assert (int(total), sum(int(part["tokens"]) for part in batch["parts"])) == (27, sum(lengths))
+    ours, gaps = 0.0, []
+    for part in batch["parts"]:
+        ours += trainer.compute_loss(loaded.model, part, num_items_in_batch=total).item()
+        scores = one_row_rewards(loaded.model, part).tolist()
+        gaps += [scores[better] - scores[worse] for better, worse in part["pairs"].tolist()]
+    assert ours == pytest.approx(sum(math.log1p(math.exp(-gap)) for gap in gaps) / 27, abs=1e-5)
+
+
+def test_a_model_learns_from_one_row(tmp_path: Path, tiny_model: Path) -> None:
+    job = job_of(tmp_path / "a", tiny_model, make_pairs(80), CONFIG.model_copy(update={"one_row": True}))
+    train.run(job)
+    assert job.summary["heldout"]["accuracy"] >= 0.8
+    lists = lists_of([render_pair(load_scorer(job.folder, job.machine).renderer, pair) for pair in make_pairs(3)])
+    with pytest.raises(UserError, match=r"all its answers has \d+ tokens and the model takes 8; train with one_row: f"):
+        rows_of(lists, random.Random(1), room=8)

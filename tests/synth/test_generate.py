@@ -14,9 +14,12 @@ from posttrain.data.tables import read_table
 from posttrain.engines import Completion, Engine
 from posttrain.errors import Interrupted, UserError
 from posttrain.machine import Machine
-from posttrain.stages import Amount, External, Job, Size
+from posttrain.stages import Amount, External, Size
 from synth import generate, world
-from synth.generate_spec import SPEC, GenerateConfig, asked, file_input
+from synth.generate_spec import SPEC, GenerateConfig
+from synth.pipelines.world import draw_specs
+from synth.pipelines.world_spec import WorldConfig, asked
+from tests.synth.conftest import Files
 
 LONG = {"long_context": {"from": "synth", "rows": 20, "lengths": [100]}}
 
@@ -64,20 +67,17 @@ def teacher(tiny_model, monkeypatch):
 
 
 @pytest.fixture
-def synthesize(tmp_path):
-    def synthesize(prompts, name="out", seed=7, inputs=(), fields=(), **config):
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        config = GenerateConfig(prompts=prompts, chunk=8, **config)
-        job = Job(config, {"teacher": "t", **dict(inputs)}, folder, seed, 2, "synthesize", **dict(fields))
-        generate.run(job)
-        return job
+def make(teacher, synthesize):
+    """The stage on the rule teacher."""
 
-    return synthesize
+    def make(prompts, *args, **more):
+        return synthesize("t", prompts, *args, **more)
+
+    return make
 
 
-def test_prompts_carry_the_specs_check_and_their_origin(teacher, synthesize):
-    job = synthesize(LONG, share=1.0)
+def test_prompts_carry_the_specs_check_and_their_origin(teacher, make):
+    job = make(LONG, share=1.0)
     prompts, rows = read_table(job.folder, "prompts"), read_table(job.folder, "rows")
     assert len(prompts) == 20
     assert [prompt.id for prompt in prompts] == sorted(prompt.id for prompt in prompts)
@@ -93,12 +93,12 @@ def test_prompts_carry_the_specs_check_and_their_origin(teacher, synthesize):
     assert {row.parents[0]: row.messages[-1]["content"] for row in rows} == {
         prompt.id: prompt.check.args["answers"][0] for prompt in prompts
     }
-    assert job.rows == {"prompts": 20, "rows": 20}
+    assert {name: job.rows[name] for name in ("prompts", "rows")} == {"prompts": 20, "rows": 20}
 
 
-def test_every_drop_is_counted_by_its_reason(teacher, synthesize):
+def test_every_drop_is_counted_by_its_reason(teacher, make):
     teacher.faults = {"unfaithful": 4, "cut": 5}
-    job = synthesize(LONG, share=1.0)
+    job = make(LONG, share=1.0)
     operators = [request for request in teacher.asked if "\n\n" not in request.messages[0]["content"]]
     drops = dict(job.summary["drops"]["long_context"])
     repeated = drops.pop("same task twice", 0)
@@ -112,23 +112,23 @@ def test_every_drop_is_counted_by_its_reason(teacher, synthesize):
     assert job.summary["drops"]["answers"] == {"cut": sum(request.seed % 5 == 0 for request in answered)}
 
 
-def test_wrong_answers_are_no_rows(teacher, synthesize):
+def test_wrong_answers_are_no_rows(teacher, make):
     teacher.faults = {"wrong": 2}
-    job = synthesize(LONG, share=1.0)
+    job = make(LONG, share=1.0)
     assert job.rows["rows"] + job.summary["drops"]["answers"]["wrong"] == 20
     assert 0 < job.rows["rows"] < 20
 
 
-def test_the_share_is_chosen_by_the_prompts_id(teacher, synthesize):
-    job = synthesize({"long_context": {**LONG["long_context"], "rows": 60}}, share=0.3)
+def test_the_share_is_chosen_by_the_prompts_id(teacher, make):
+    job = make({"long_context": {**LONG["long_context"], "rows": 60}}, share=0.3)
     prompts, rows = read_table(job.folder, "prompts"), read_table(job.folder, "rows")
     assert {row.parents[0] for row in rows} == {p.id for p in prompts if generate.in_share(p, 0.3)}
     assert 6 <= len(rows) <= 32
     assert not any(generate.in_share(prompt, 0.0) for prompt in prompts)
 
 
-def test_another_round_has_other_prompts_and_the_same_one_the_same_bytes(teacher, synthesize):
-    first, again, other = synthesize(LONG), synthesize(LONG, "again"), synthesize(LONG, "other", seed=8)
+def test_another_round_has_other_prompts_and_the_same_one_the_same_bytes(teacher, make):
+    first, again, other = make(LONG), make(LONG, "again"), make(LONG, "other", seed=8)
     for table in ("prompts.parquet", "rows.parquet"):
         assert (first.folder / table).read_bytes() == (again.folder / table).read_bytes()
     ids = [{prompt.id for prompt in read_table(job.folder, "prompts")} for job in (first, other)]
@@ -136,33 +136,35 @@ def test_another_round_has_other_prompts_and_the_same_one_the_same_bytes(teacher
 
 
 @pytest.mark.parametrize("chunks", [1, 3, 5])
-def test_stopped_anywhere_it_goes_on_with_the_chunks_it_lacks(teacher, synthesize, chunks):
+def test_stopped_anywhere_it_goes_on_with_the_chunks_it_lacks(teacher, make, chunks):
     teacher.faults = {"unfaithful": 4}
-    whole = synthesize(LONG, share=1.0)
+    whole = make(LONG, share=1.0)
     in_all = len(teacher.asked)
     teacher.asked.clear()
     reports = []
     fields = {"report": reports.append, "stopping": lambda: len(reports) == chunks}
     with pytest.raises(Interrupted):
-        synthesize(LONG, "stopped", fields=fields, share=1.0)
-    resumed = synthesize(LONG, "stopped", share=1.0)
+        make(LONG, "stopped", fields=fields, share=1.0)
+    resumed = make(LONG, "stopped", share=1.0)
     assert len(teacher.asked) == in_all
     for table in ("prompts.parquet", "rows.parquet"):
         assert (resumed.folder / table).read_bytes() == (whole.folder / table).read_bytes()
-    assert resumed.summary == whole.summary
+    clocked = {"spent"}
+    for name in whole.summary.keys() - clocked:
+        assert resumed.summary[name] == whole.summary[name]
+    assert (resumed.folder / "report.json").read_bytes() == (whole.folder / "report.json").read_bytes()
 
 
-def test_a_file_gives_a_seeded_choice_and_its_answers_need_no_check(teacher, synthesize, tmp_path):
+def test_a_file_gives_a_seeded_choice_and_its_answers_need_no_check(teacher, make, tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"Say something about {i}."}) for i in range(50)))
     source = {"general": {"from": "file", "path": "mine.jsonl", "rows": 10}}
-    inputs = {file_input("general"): str(path)}
-    job = synthesize(source, inputs=inputs, share=1.0)
-    other = synthesize(source, "other", seed=8, inputs=inputs, share=1.0)
+    job = make(source, share=1.0)
+    other = make(source, "other", seed=8, share=1.0)
     prompts, elsewhere = (read_table(j.folder, "prompts") for j in (job, other))
     assert [prompt.source for prompt in prompts] == ["mine.jsonl"] * 10
     assert {prompt.id for prompt in prompts} != {prompt.id for prompt in elsewhere}
-    assert job.rows == {"prompts": 10, "rows": 10}
+    assert job.rows == {"prompts": 10, "rows": 10, "rejects": 0}
     assert job.summary["drops"]["general"] == {"surplus": 40}
 
 
@@ -184,7 +186,7 @@ SAID = {
     ],
 )
 def test_calls_that_training_would_refuse_are_dropped_and_counted(
-    template, kept, drops, teacher, synthesize, tiny_model, tmp_path
+    template, kept, drops, teacher, make, tiny_model, tmp_path
 ):
     """The stock template has no list of calls: what a teacher of it writes so is text to it, and a call to ours."""
     teacher.renderer = Renderer.from_pretrained(tiny_model, template)
@@ -193,7 +195,7 @@ def test_calls_that_training_would_refuse_are_dropped_and_counted(
     lines = [{"prompt": text, "tools": [TOOL, {"type": "brave_search"}]} for text in SAID]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     source = {"general": {"from": "file", "path": "mine.jsonl", "rows": 4}}
-    job = synthesize(source, inputs={file_input("general"): str(path)}, share=1.0)
+    job = make(source, share=1.0)
     rows = read_table(job.folder, "rows")
     assert sorted(row.messages[0]["content"] for row in rows) == sorted(kept)
     assert job.summary["drops"]["answers"] == drops
@@ -204,49 +206,42 @@ def test_calls_that_training_would_refuse_are_dropped_and_counted(
         teacher.renderer.conversation(row.messages, row.tools)
 
 
-def test_a_file_for_a_capability_of_the_world_keeps_off_its_heldout_side(teacher, synthesize, tmp_path):
+def test_a_file_for_a_capability_of_the_world_keeps_off_its_heldout_side(teacher, make, tmp_path):
     texts = [f"Question number {i}?" for i in range(60)]
     sides = Counter(world.split(Prompt(({"role": "user", "content": text},), "tool_use")) for text in texts)
     path = tmp_path / "mine.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": text}) for text in texts))
-    job = synthesize(
-        {"tool_use": {"from": "file", "path": "mine.jsonl", "rows": 60}},
-        inputs={file_input("tool_use"): str(path)},
-    )
+    job = make({"tool_use": {"from": "file", "path": "mine.jsonl", "rows": 60}})
     assert sides["heldout"] > 0
     assert job.summary["drops"]["tool_use"] == {"held-out split": sides["heldout"]}
     assert {prompt.capability for prompt in read_table(job.folder, "prompts")} == {"tool_use"}
 
 
-def test_capabilities_may_share_a_file_whose_lines_name_theirs(teacher, synthesize, tmp_path):
+def test_capabilities_may_share_a_file_whose_lines_name_theirs(teacher, make, tmp_path):
     path = tmp_path / "mine.jsonl"
     lines = [{"prompt": "a", "capability": "chat"}, {"prompt": "b", "capability": "code"}, {"prompt": "c"}]
     path.write_text("\n".join(map(json.dumps, lines)))
     entry = {"from": "file", "path": "mine.jsonl", "rows": 5}
-    inputs = {file_input(name): str(path) for name in ("chat", "code")}
-    job = synthesize({"chat": entry, "code": entry}, inputs=inputs)
+    job = make({"chat": entry, "code": entry})
     prompts = read_table(job.folder, "prompts")
     assert {(p.messages[0]["content"], p.capability) for p in prompts} >= {("a", "chat"), ("b", "code")}
     assert job.summary["drops"]["chat"] == job.summary["drops"]["code"] == {"other capability": 1}
 
 
-def test_a_teacher_that_writes_nothing_usable_is_said_with_reasons(teacher, synthesize):
+def test_a_teacher_that_writes_nothing_usable_is_said_with_reasons(teacher, make):
     teacher.faults = {"unfaithful": 1}
-    with pytest.raises(UserError, match=r"teacher wrote no usable prompt; .*'unfaithful': \d+"):
-        synthesize(LONG)
+    with pytest.raises(UserError, match=r"teacher made no usable prompt or dialog; .*'unfaithful': \d+"):
+        make(LONG)
 
 
 def test_a_random_model_is_such_a_teacher(tiny_model, synthesize):
-    inputs, fields = {"teacher": tiny_model}, {"machine": Machine(device="cpu", threads=1)}
+    fields = {"machine": Machine(device="cpu", threads=1)}
     with pytest.raises(UserError, match="no usable prompt"):
-        synthesize({"instructions": {"rows": 3}}, inputs=inputs, fields=fields, max_new_tokens=8)
+        synthesize(tiny_model, {"instructions": {"rows": 3}}, fields=fields, max_new_tokens=8)
 
 
 def test_languages_are_asked_for_in_equal_parts():
-    source = GenerateConfig(prompts={"multilingual": {"rows": 1, "languages": ["de", "th", "hi"]}}).prompts[
-        "multilingual"
-    ]
-    specs = generate.draw_specs("multilingual", source, 10, 3)
+    specs = draw_specs("multilingual", WorldConfig(rows=1, languages=("de", "th", "hi")), 10, 3)
     assert Counter(spec["language"] for spec in specs) == {"de": 4, "th": 3, "hi": 3}
 
 
@@ -255,8 +250,10 @@ def test_languages_are_asked_for_in_equal_parts():
     [
         ({}, "prompt pool is empty"),
         ({"cooking": {"rows": 1}}, "the world has no capability cooking"),
-        ({"general": {"from": "file", "rows": 1}}, "path goes with"),
-        ({"tool_use": {"path": "x.jsonl", "rows": 1}}, "path goes with"),
+        ({"general": {"from": "file", "rows": 1}}, "Field required"),
+        ({"tool_use": {"path": "x.jsonl", "rows": 1}}, "unknown key of `from: synth`; valid are from, rows"),
+        ({"general": {"from": 3, "rows": 1}}, "name of a pipeline"),
+        ({"general": {"from": "no.such.module", "rows": 1}}, "no PIPELINE in module no.such.module_spec"),
         ({"tool_use": {"rows": 0}}, "greater than or equal to 1"),
         ({"multilingual": {"rows": 1, "languages": ["tlh"]}}, "not tlh"),
         ({"tool_use": {"rows": 1, "level": 3}}, "level"),
@@ -272,20 +269,13 @@ def test_a_config_survives_its_own_dump():
     assert GenerateConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-class FileScope:
-    name, round = "synthesize", 1
-
-    def model(self, name, served=False):
-        return f"model {name}"
-
-    def file(self, path):
-        return External(path, "f", Size())
-
-
-def test_wiring_takes_the_teacher_and_each_file():
+def test_wiring_takes_the_teacher_each_file_and_each_template(tmp_path):
     config = GenerateConfig(prompts={**LONG, "general": {"from": "file", "path": "mine.jsonl", "rows": 5}})
-    wired = SPEC.wire(config, FileScope())
-    assert wired == {"teacher": "model teacher", "file-general": External("mine.jsonl", "f", Size())}
+    wired = SPEC.wire(config, Files("model teacher", tmp_path))
+    assert wired["teacher"] == "model teacher"
+    assert wired["file-general"] == External(str(tmp_path / "mine.jsonl"), "f", Size())
+    assert [one.source for one in wired["templates-long_context"]] == ["synth/prompts/long_context/new_prompt.jinja"]
+    assert wired["pipeline-long_context"] == External("synth.pipelines.world", "1", Size())
 
 
 def test_the_estimate_counts_writing_and_answering():
@@ -301,3 +291,46 @@ def test_the_estimate_takes_the_length_of_prompts_from_their_file():
     config = GenerateConfig(prompts={"general": {"from": "file", "path": "mine.jsonl", "rows": 5}})
     size = SPEC.estimate(config, {"teacher": Size(), "file-general": Size(rows=40, tokens=2000)}, Machine())
     assert size.of("prompts") == Amount(5, 250)
+
+
+OWN_SPEC = """
+from posttrain.stages import Amount
+from synth.sources import Expected, PipelineSpec, SourceConfig
+
+class HaikuConfig(SourceConfig):
+    about: str
+    "What they are about."
+
+PIPELINE = PipelineSpec(
+    module="own.my_haiku", version=1, Config=HaikuConfig,
+    estimate=lambda capability, config, sizes: Expected(config.rows, 9, 9, {"prompts": Amount(config.rows, 9)}),
+)
+"""
+OWN = """
+from synth.operators import user
+
+def make(work):
+    for number, wanted in work.passes():
+        for place in range(wanted):
+            item = work.item({"number": [number, place]})
+            work.keep(item, work.prompt(item, [user(f"A haiku about {work.config.about}, number {place}.")]))
+"""
+
+
+def test_a_pipeline_of_ones_own_is_named_by_its_module(make, tmp_path, monkeypatch):
+    (tmp_path / "my_haiku_spec.py").write_text(OWN_SPEC)
+    (tmp_path / "my_haiku.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    prompts = {"poems": {"from": "my_haiku.", "rows": 3, "about": "snow"}}
+    with pytest.raises(ValidationError, match="no PIPELINE in module"):
+        GenerateConfig(prompts=prompts)
+    prompts["poems"]["from"] = "own.my_haiku"
+    (tmp_path / "own").mkdir()
+    for name in ("my_haiku", "my_haiku_spec"):
+        (tmp_path / f"{name}.py").rename(tmp_path / "own" / f"{name}.py")
+    job = make(prompts, share=0.0)
+    texts = [prompt.messages[0]["content"] for prompt in read_table(job.folder, "prompts")]
+    assert sorted(texts) == [f"A haiku about snow, number {place}." for place in range(3)]
+    wired = SPEC.wire(GenerateConfig(prompts=prompts), Files("t", tmp_path))["pipeline-poems"].fingerprint
+    (tmp_path / "own" / "my_haiku.py").write_text(OWN + "# changed")
+    assert SPEC.wire(GenerateConfig(prompts=prompts), Files("t", tmp_path))["pipeline-poems"].fingerprint != wired

@@ -128,7 +128,7 @@ def test_a_missing_variable_names_file_and_line() -> None:
 
 
 def test_an_unknown_operator_names_the_known_ones() -> None:
-    with pytest.raises(UserError, match="known for it are new_prompt"):
+    with pytest.raises(UserError, match="known for tool_use are new_prompt"):
         operator_prompt("tool_use", "evolve")
 
 

@@ -37,6 +37,19 @@ def test_bfcl_records_keep_optional_marks_and_get_json_types(make):
     assert irrelevant.check.args == {"calls": []}
 
 
+def test_bfcl_answers_are_read_with_the_functions_parameters(make):
+    """A float's integer, a required parameter marked as optional, and a parameter that the function does not have."""
+    function = {"name": "area", "description": "d", "parameters": {
+        "type": "dict", "properties": {"base": {"type": "float"}, "height": {"type": "integer"}}, "required": ["base"],
+    }}  # fmt: skip
+    truth = [{"area": {"base": [10, ""], "height": [3, ""], "colour": ["red", ""]}}]
+    record = {"question": [[{"role": "user", "content": "Area?"}]], "function": [function], "ground_truth": truth}
+    _, (prompt,) = make("tool_use", [record])
+    (call,) = prompt.check.args["calls"]
+    assert call["arguments"] == {"base": [10.0], "height": [3, ""]}
+    assert type(call["arguments"]["base"][0]) is float
+
+
 def test_gsm8k_and_math_answers_are_found(make):
     records = [
         {"question": "Eggs?", "answer": "She sells 9 for $2.\n#### 1,018"},

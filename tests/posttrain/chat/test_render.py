@@ -91,6 +91,9 @@ def test_a_flag_on_a_message_says_whether_it_is_trained(renderer: Renderer) -> N
     end = ("<|eot_id|>", 2)
     assert said(renderer, messages, TOOLS, train="flagged") == [(one, 1), end, ("Yo", 1), end]
     assert said(renderer, messages, TOOLS, train="last") == [("Yo", 1), end]
+    way = [USER, ANSWER, USER, {**CALL, "train": True}, RESULT, ANSWER]
+    assert said(renderer, way, TOOLS, train="last")[-2:] == [("Yo", 1), end]
+    assert said(renderer, way, TOOLS, train="last") == said(renderer, way[2:], TOOLS, train="all")
     plain = [{key: value for key, value in message.items() if key != "train"} for message in messages]
     assert renderer.conversation(messages, TOOLS).ids == renderer.conversation(plain, TOOLS).ids
     with pytest.raises(UserError, match="leave no turn to train"):

@@ -1,6 +1,7 @@
 """Stock templates: their marked twins say the same text, and one without a proven twin is refused."""
 
 import copy
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .cases import conversations, message_with, plain_text, tool_lists
 TRL = find_spec("trl")
 FOLDER = Path(str(TRL and TRL.origin)).parent / "chat_templates"
 STOCK = {name: (FOLDER / f"{name}.jinja").read_text(encoding="utf-8") for name in ("llama3", "llama3_1", "llama3_2")}
+LLAMA33_SHA256 = "e10ca381b1ccc5cf9db52e371f3b6651576caee0a630b452e2816b2d404d4b65"
+"""Of Meta's template for Llama-3.3-70B-Instruct, from the copy in llama.cpp's models/templates, read on 2026-11-20."""
 USER: dict[str, Any] = {"role": "user", "content": "Hi"}
 ANSWER: dict[str, Any] = {"role": "assistant", "content": "Yo"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -166,3 +169,12 @@ def test_any_template_with_markers_works() -> None:
         theirs["input_ids"]
     )
     assert ours.ids.count(renderer.eot_id) == theirs["input_ids"].count(renderer.eot_id)
+
+
+def test_llama_3_3_says_what_llama_3_1_says(twins: dict[str, Renderer], renderer: Renderer) -> None:
+    """The published template of Llama-3.3-70B-Instruct is that of 3.1 to the byte, so 3.1's twin is its twin; copies
+    with Windows line ends go round too."""
+    assert hashlib.sha256(STOCK["llama3_1"].encode()).hexdigest() == LLAMA33_SHA256
+    windows = with_template(renderer, STOCK["llama3_1"].replace("\n", "\r\n"))
+    for messages, tools in (([USER, ANSWER], []), ([USER, CALL, {"role": "tool", "content": "x"}, ANSWER], [TOOL])):
+        assert windows.conversation(messages, tools) == twins["llama3_1"].conversation(messages, tools)

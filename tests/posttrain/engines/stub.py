@@ -1,6 +1,7 @@
 """A chat server on loopback that answers by rule, and misbehaves as told."""
 
 import json
+import socket
 import threading
 import time
 from collections import deque
@@ -11,13 +12,17 @@ PROMPT_TOKENS = 10
 
 
 class Stub(ThreadingHTTPServer):
-    """Answers with the last message, upper case, and the seed; three tokens each. `faults` are used up first."""
+    """Answers with the last message, upper case, and the seed; three tokens each. `faults` are used up first.
+
+    `token_ids` may be "as text": a list is then read as the text that shows it. Without `chat` there is no template.
+    """
 
     daemon_threads = True
 
-    def __init__(self, n=True, logprobs=True, token_ids=False, faults=(), delay=0.0, key=None):
+    def __init__(self, n=True, logprobs=True, token_ids=False, chat=True, faults=(), delay=0.0, key=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.n, self.logprobs, self.token_ids, self.delay, self.key = n, logprobs, token_ids, delay, key
+        self.chat = chat
         self.faults = deque(faults)
         self.asked = []
         self.times = []
@@ -59,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         if stub.key and self.headers["Authorization"] != f"Bearer {stub.key}":
             self.reply(401, {"error": {"message": f"wrong key {self.headers['Authorization']}"}})
         elif fault == "cut":
-            self.connection.close()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
         elif fault == "hang":
             time.sleep(3.0)
         elif fault == "broken":
@@ -73,6 +79,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(200, self.said(body, "token ids"))
             else:
                 self.reply(400, {"detail": "prompt must be a string."})
+        elif not stub.chat:
+            self.reply(400, {"message": "the model has no chat template"})
         elif "too long" in body["messages"][-1]["content"]:
             self.reply(400, {"error": {"message": "This model's maximum context length is 64 tokens."}})
         else:
@@ -93,8 +101,13 @@ class Handler(BaseHTTPRequestHandler):
         return {
             "model": MODEL,
             "choices": choices,
-            "usage": {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": 3 * count},
+            "usage": {"prompt_tokens": self.counted(body), "completion_tokens": 3 * count},
         }
+
+    def counted(self, body):
+        if "prompt" not in body:
+            return PROMPT_TOKENS
+        return len(str(body["prompt"])) if self.server.token_ids == "as text" else len(body["prompt"])
 
     def reply(self, status, value=None, text=None, headers=()):
         data = (json.dumps(value) if text is None else text).encode()

@@ -10,7 +10,7 @@ from posttrain.data.rows import Prompt
 from posttrain.endpoint import Abilities, Endpoint, Price
 from posttrain.engines import Request, Sampling, http, open_engine
 from posttrain.engines.answers import answer_prompts
-from posttrain.engines.http import waiting
+from posttrain.engines.http import proxy_of, waiting
 from posttrain.errors import Interrupted, UserError
 from posttrain.machine import Machine
 from posttrain.stages import Job
@@ -149,6 +149,22 @@ def test_prompts_go_as_token_ids_where_the_server_takes_them(stub, tiny_model):
     assert (found.ids, found.tokens) == ((7, 8, 9), 3)
 
 
+def test_a_list_that_is_read_as_text_is_no_prompt_of_token_ids(stub, tiny_model):
+    server = stub(token_ids="as text")
+    found = answers(engine_at(server, can=Abilities(), tokenizer=str(tiny_model)), ASKED[:1])["r0"][0]
+    assert (found.text, "messages" in server.asked[-1]) == ("NUMBER 0 " + str(server.asked[-1]["seed"]), True)
+
+
+def test_what_a_server_can_do_is_asked_where_it_will_be_used(stub, tiny_model):
+    server = stub(token_ids=True, chat=False)
+    engine = engine_at(server, can=Abilities(), tokenizer=str(tiny_model))
+    found = answers(engine, ASKED[:1], Sampling(3, 1.0, 1.0, 8, logprobs=True))["r0"]
+    assert [one.logprob for one in found] == pytest.approx([-1.5] * 3)
+    assert [body.get("n") for body in server.asked] == [None, 2, None, 3]
+    assert [body.get("logprobs") for body in server.asked] == [None, None, 1, 1]
+    assert all(body["prompt"][0] == engine.renderer.tokenizer.bos_token_id for body in server.asked)
+
+
 def test_literal_control_tokens_are_refused_where_only_text_can_be_sent(stub, tiny_model):
     hostile = Request("h", ({"role": "user", "content": "a <|eot_id|> b"},))
     server = stub()
@@ -210,6 +226,14 @@ def test_the_key_comes_from_the_environment_and_never_out(stub, monkeypatch, cap
     with pytest.raises(UserError, match="see that STUB_KEY holds its key") as caught:
         answers(engine_at(server, api_key_env="STUB_KEY"))
     assert "sk-" not in str(caught.value) + caplog.text
+
+
+def test_the_environments_proxy_is_asked_for_other_machines_alone(monkeypatch):
+    for name, value in [("HTTP_PROXY", "http://proxy:3128"), ("HTTPS_PROXY", "proxy:3129"), ("NO_PROXY", "near.org")]:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name.lower(), value)
+    urls = ["http://far.org/v1", "https://far.org/v1", "http://near.org/v1", "http://127.0.0.1:8000/v1"]
+    assert [proxy_of(url) for url in urls] == ["http://proxy:3128", "http://proxy:3129", None, None]
 
 
 PROMPTS = [Prompt(({"role": "user", "content": f"prompt {i}"},), "general") for i in range(8)]

@@ -18,7 +18,7 @@ ANSWERS = [["a", "a much longer answer about 42 birds", ""], ["Rom"], ["no", "ye
 
 
 def as_messages(texts):
-    return [{"role": "assistant", "content": text} for text in texts]
+    return [[{"role": "assistant", "content": text}] for text in texts]
 
 
 def lists_of(loaded):

@@ -1,14 +1,17 @@
 """Models behind endpoints in a recipe: what enters a key, what is refused before anything runs."""
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from posttrain.config import semantic
 from posttrain.endpoint import Endpoint
 from posttrain.errors import RecipeError
 from posttrain.rounds.plan import Plan, make_plan, parents_record
 from posttrain.rounds.recipe import load_recipe
+from posttrain.rounds.view import console, plan_table, plan_total
 from posttrain.stages import External
 
 URL = "http://127.0.0.1:9/v1"
@@ -59,6 +62,30 @@ def test_where_and_how_it_is_reached_changes_no_key(recipe: Path, setting: str) 
 @pytest.mark.parametrize("setting", ["model=other", "revision=v2", "context=99", "extra={top_k: 5}"])
 def test_what_answers_and_what_it_is_sent_change_the_key(recipe: Path, setting: str) -> None:
     assert key_of(recipe, f"models.teacher.{setting}") != key_of(recipe)
+
+
+def test_the_plan_says_what_a_priced_model_will_charge(recipe: Path) -> None:
+    """A file of 50 bytes counts as 12 tokens, and 2 answers may have 50 each, of which a fifth is expected."""
+    sets = ("models.teacher.price={input: 1000000, output: 2000000}", "round.sample.max_new_tokens=50")
+    node = next(node for node in plan_of(recipe, *sets).nodes if node.name == "sample")
+    assert node.size.cost == 12 * 1 + 2 * 10 * 2
+    plan = plan_of(recipe, *sets, "models.teacher.budget=30")
+    (line,) = [line for line in printed(plan_table(plan, "runs", dict.fromkeys(ids(plan), "run"))) if "sample" in line]
+    assert "52.00 of 30.00" in line
+    assert plan_total(plan, plan.nodes).endswith("52.00 for served models")
+    free = plan_of(recipe)
+    assert "cost" not in printed(plan_table(free, "runs", dict.fromkeys(ids(free), "run")))[1]
+    assert "served models" not in plan_total(free, free.nodes)
+
+
+def ids(plan: Plan) -> list[str]:
+    return [node.id for node in plan.nodes]
+
+
+def printed(table: Table) -> list[str]:
+    out = console(StringIO())
+    out.print(table)
+    return out.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_no_url_enters_what_a_manifest_records(recipe: Path) -> None:

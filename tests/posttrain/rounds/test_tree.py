@@ -1,11 +1,13 @@
 """YAML with lines, parents and assignments."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from posttrain.errors import RecipeError, UserError
-from posttrain.rounds.tree import load_tree, merge
+from posttrain.rounds.tree import load_tree
+from posttrain.rounds.values import merge
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -74,3 +76,55 @@ def test_merge_replaces_lists_whole() -> None:
     base = {"a": [1, 2], "b": {"c": 1}}
     merge(base, {"a": [3], "b": {"d": None}})
     assert base == {"a": [3], "b": {"c": 1}}
+
+
+PARENT = """\
+name: p
+rounds: 2
+setup: {heldout: {n: 1}, evaluate: {}}
+round: {select: {}, mix: {}, sft: {}, evaluate: {}, gate: {}}
+overrides: {1: {gate: null}, 2: {sft: {epochs: 2}, mix: {cap: 1}}}
+"""
+
+
+def child_of(folder: Path, text: str, *sets: str) -> dict[str, Any]:
+    write(folder, "parent.yaml", PARENT)
+    return load_tree(write(folder, "child.yaml", f"extends: parent.yaml\n{text}"), list(sets)).values
+
+
+@pytest.mark.parametrize(
+    ("added", "order"),
+    [
+        ("dedupe: {}", "select dedupe mix sft evaluate gate"),
+        ("dedupe: {}\n  clean: {}", "select clean dedupe mix sft evaluate gate"),
+        ("dpo: {}\n  sample: {k: 2}", "sample select mix sft dpo evaluate gate"),
+        ("again: {stage: synth.curate.dedupe}", "select again mix sft evaluate gate"),
+        ("mine: {stage: my.own}", "select mix sft mine evaluate gate"),
+        ("mine: {stage: my.own, before: mix}", "select mine mix sft evaluate gate"),
+        ("evaluate: {before: sft}", "select mix evaluate sft gate"),
+        ("mix: null\n  mix_pairs: {}", "select mix_pairs sft evaluate gate"),
+    ],
+)
+def test_a_stage_that_a_child_adds_stands_where_it_belongs(tmp_path: Path, added: str, order: str) -> None:
+    assert " ".join(child_of(tmp_path, f"round:\n  {added}\n")["round"]) == order
+
+
+def test_set_adds_a_stage_in_its_place_too(tmp_path: Path) -> None:
+    values = child_of(tmp_path, "name: c\n", "setup.read.path=a.jsonl", "round.dpo.beta=0.2")
+    assert list(values["setup"]) == ["heldout", "read", "evaluate"]
+    assert list(values["round"]) == ["select", "mix", "sft", "dpo", "evaluate", "gate"]
+
+
+def test_before_a_stage_that_is_not_there_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"child.yaml:3 round.dedupe.before: there is no stage 'mixx' in round"):
+        child_of(tmp_path, "round:\n  dedupe: {before: mixx}\n")
+
+
+def test_a_stage_or_round_that_a_child_takes_away_takes_its_overrides_along(tmp_path: Path) -> None:
+    assert child_of(tmp_path, "round: {mix: null}\n")["overrides"] == {"1": {"gate": None}, "2": {"sft": {"epochs": 2}}}
+    assert child_of(tmp_path, "rounds: 1\n")["overrides"] == {"1": {"gate": None}}
+
+
+def test_a_child_may_leave_a_stage_out_of_one_round_and_keep_what_its_parent_left_out(tmp_path: Path) -> None:
+    found = child_of(tmp_path, "overrides: {2: {sft: null}}\n")["overrides"]
+    assert found == {"1": {"gate": None}, "2": {"sft": None, "mix": {"cap": 1}}}

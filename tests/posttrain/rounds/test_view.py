@@ -8,7 +8,7 @@ from rich.console import Console
 from posttrain.rounds.plan import make_plan
 from posttrain.rounds.recipe import load_recipe
 from posttrain.rounds.shipped import find_recipe
-from posttrain.rounds.view import clock, count, evaluation_table, plan_table, result, size
+from posttrain.rounds.view import RunScreen, clock, count, evaluation_table, plan_table, result, size
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,18 @@ def test_the_lines_below_the_table() -> None:
         "round 1 gate did not hold for tool_use (-3.1, -5.0 to -1.2): keeps the previous",
         "checkpoint runs/x/final · report runs/x/report.json · 4 min 12 s, 2 GiB peak",
     ]
+
+
+def test_what_a_stage_warns_of_stands_below_its_line() -> None:
+    path, out = find_recipe("dpo"), io.StringIO()
+    trained = make_plan(load_recipe(path), path).nodes[-1]
+    measured = {"seconds": 61.0, "tokens": 1200, "memory": 3 << 20}
+    RunScreen(Console(file=out, width=100)).stage_ends(
+        trained, {"measured": measured, "rows": {}, "summary": {"warning": "the chosen answers became less likely"}}
+    )
+    assert out.getvalue().splitlines() == [
+        "round 1 ▸ dpo  1,200 tokens · 1:01 · 3 MiB", "  the chosen answers became less likely",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [110, 400])

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from posttrain.errors import UserError
 from posttrain.machine import Machine
+from posttrain.rounds.launch import check_launcher, shipped_launchers
 from posttrain.train import dpo, sft
 from posttrain.train.dpo_spec import DpoConfig
 from posttrain.train.settings import LoraConfig
@@ -72,8 +74,13 @@ def test_four_bits_without_a_device_is_one_sentence(tmp_path: Path, tiny_model: 
         sft.run(make_job(tmp_path / "a", config, {"data": [data], "init": tiny_model}, machine=MACHINE))
 
 
-def test_what_cannot_be_merged_is_refused_in_the_recipe() -> None:
-    with pytest.raises(ValueError, match="lora cannot be merged under launch zero3_offload"):
-        SftConfig(lora=LORA, launch="zero3_offload")
+def test_what_cannot_be_merged_is_refused_in_the_recipe(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    zero3 = yaml.safe_load(shipped_launchers()["zero3"].read_text())
+    zero3["deepspeed_config"]["deepspeed_config_file"] = str(shipped_launchers()["zero3"].with_suffix(".json"))
+    own.write_text(yaml.safe_dump(zero3))
+    for launch in ("zero3_offload", str(own)):
+        with pytest.raises(UserError, match=f"lora cannot be merged under launch {launch}"):
+            check_launcher(SftConfig(lora=LORA, launch=launch), MACHINE.model_copy(update={"devices": 2}), [])
     with pytest.raises(ValueError, match="snapshots are of whole weights"):
         SftConfig(lora=LORA, snapshots=3)

@@ -12,6 +12,7 @@ from posttrain.machine import Machine
 from posttrain.train import sft
 from posttrain.train.batches import IGNORED, RowCollator, best_fit, pack, render_row
 from posttrain.train.sft_spec import SftConfig
+from posttrain.train.trainer import load_policy
 
 from .helpers import make_job, make_rows
 
@@ -71,3 +72,32 @@ def test_a_long_row_is_packed_alone(tiny_model: Path) -> None:
     rows = [{"input_ids": [1] * n, "labels": [IGNORED] + [1] * (n - 1)} for n in (16_384, 5, 7)]
     parts = RowCollator(rows, 0, 16_384, packing=64)([{"item": i} for i in range(3)])["parts"]
     assert [int(part["tokens"]) for part in parts] == [16_384, 12]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2", "flex_attention"])
+def test_packed_rows_see_themselves_only_with_every_kernel(tmp_path: Path, tiny_model: Path, attention: str) -> None:
+    """In bfloat16, against each row alone in float32 on the CPU."""
+    if attention.startswith("flash"):
+        pytest.importorskip("flash_attn")
+    cuda = Machine(device="cuda", threads=1)
+    losses = []
+    for machine, packing, kernel in ((MACHINE, 0, "sdpa"), (cuda, 4096, attention)):
+        job = make_job(
+            tmp_path / machine.device, SftConfig(packing=packing, batch_size=11, attention=kernel), {}, machine=machine
+        )
+        loaded = load_policy(job, tiny_model)
+        sft.attend(job, loaded)
+        examples = [render_row(loaded.renderer, row) for row in make_rows(11)]
+        trainer = sft.row_trainer(job, loaded, examples)
+        parts = RowCollator(examples, loaded.renderer.pad_id, 1 if packing == 0 else 16_384, packing)
+        batch = [
+            {name: value.to(loaded.device) for name, value in part.items()}
+            for part in parts([{"item": number} for number in range(11)])["parts"]
+        ]
+        items = torch.tensor(sum(trainer.items(part) for part in batch))
+        with torch.autocast("cuda", torch.bfloat16, enabled=machine is cuda):
+            total = sum(trainer.compute_loss(loaded.model, part, num_items_in_batch=items) for part in batch)
+        losses.append(float(total))
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)

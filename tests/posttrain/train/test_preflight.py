@@ -130,6 +130,15 @@ def test_nothing_is_trained(bench: Bench) -> None:
     assert "none of" in bench.failing("trained", make_rows(3), change)
 
 
+def test_an_answer_is_empty(bench: Bench) -> None:
+    user = {"role": "user", "content": "Hi"}
+    empty, full = {"role": "assistant", "content": " \n"}, {"role": "assistant", "content": "Hello"}
+    reason = "the answer is empty, so that nothing but its end is"
+    assert bench.failing("trained", [Row((user, empty), "chat"), *make_rows(2)]) == reason
+    assert bench.failing("trained", [Pair((user,), empty, full, "chat")]) == reason
+    assert len(bench.run([Pair((user,), full, empty, "chat")])) == 1
+
+
 def test_the_end_of_turn_is_not_trained(bench: Bench) -> None:
     def change(example: Example, renderer: Renderer) -> None:
         example["labels"][-1] = IGNORED

@@ -1,7 +1,5 @@
 """Near-duplicate removal: rows per second of `dedupe` against datasketch, over the same texts in one run.
 
-    pip install datasketch && python benchmarks/near_duplicates.py --rows 20000 --write
-
 Each takes the texts (word runs included), finds the near duplicates and says which rows go. A row is planted as a copy
 of another with some words changed, so its true Jaccard similarity is known; recall is the share of the copies at or
 above the threshold that go, and wrong are rows that go though nothing is that similar to them. datasketch is used as
@@ -9,29 +7,21 @@ its documentation shows (one update a run; query, then insert), with its own ban
 which finds as much; and with its faster bulk call. CPU seconds of one process.
 """
 
-import argparse
-import os
-import platform
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from harness import markdown, timed
 
 from synth.curate.dedupe import Entry, bands, different, find_duplicates, jaccard
 from synth.curate.dedupe_spec import DedupeConfig
 from synth.curate.texts import shingles
 
-RESULTS = Path(__file__).parent / "results" / "near_duplicates.md"
 VOCABULARY, WORDS, MOST_CHANGED = 20_000, 120, 14
 SHARE_OF_COPIES = 0.2
 CONFIG = DedupeConfig()
 THRESHOLD = CONFIG.threshold or 0.0
 BANDS = bands(THRESHOLD, CONFIG.permutations, CONFIG.recall)
-MACHINE_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @dataclass(frozen=True)
@@ -93,10 +83,7 @@ def in_bulk(entries: list[Entry], params: tuple[int, int]) -> Iterator[str]:
             index.insert(entry.id, signature)
 
 
-def measure(name: str, remove: Callable[[], Iterator[str]]) -> Result:
-    start = time.process_time()
-    removed = set(remove())
-    return Result(name, time.process_time() - start, removed)
+HEAD = ("", "CPU s", "rows/s", "ours is faster by", "recall", "wrong")
 
 
 def summary(results: list[Result], rows: int, similarity: dict[str, float]) -> list[list[str]]:
@@ -105,56 +92,29 @@ def summary(results: list[Result], rows: int, similarity: dict[str, float]) -> l
     lines = []
     for result in results:
         speed, recall = rows / result.seconds, len(result.removed & alike) / len(alike)
-        ratio = result.seconds / results[0].seconds
-        cells = [f"{result.seconds:.2f}", f"{speed:,.0f}", f"{ratio:.1f}×", f"{recall:.4f}"]
+        faster = result.seconds / results[0].seconds
+        cells = [f"{result.seconds:.2f}", f"{speed:,.0f}", f"{faster:.1f}×", f"{recall:.4f}"]
         lines.append([result.name, *cells, str(len(result.removed - alike))])
     return lines
 
 
-HEAD = ["", "CPU s", "rows/s", "ours is faster by", "recall", "wrong"]
-
-
-def write(lines: list[list[str]], rows: int, seed: int, date: str) -> None:
-    """The table with the machine, as Markdown."""
-    table = [HEAD, ["---"] * len(HEAD), *lines]
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), {MACHINE_MEMORY / 2**30:.0f} GiB"
-    text = f"""# Near-duplicate removal
-
-`python benchmarks/near_duplicates.py --rows {rows} --seed {seed} --write`, {date}, {machine}, Python \
-{platform.python_version()}, one process.
-
-{rows:,} texts of {WORDS} words, {SHARE_OF_COPIES:.0%} of them copies with 1 to {MOST_CHANGED} words changed; runs of \
-{CONFIG.shingle} words, {CONFIG.permutations} permutations, Jaccard threshold {THRESHOLD}, {BANDS} bands. Recall is of \
-the copies at or above the threshold; wrong counts removed rows that nothing is that similar to.
-
-"""
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text + "\n".join(f"| {' | '.join(line)} |" for line in table) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/near_duplicates.md")
-    options = parser.parse_args()
-    entries, similarity = make_rows(options.rows, options.seed)
+def section(count: int, seed: int) -> list[str]:
+    entries, similarity = make_rows(count, seed)
     same_bands = (BANDS, CONFIG.permutations // BANDS)
-    results = [
-        measure("posttrain `dedupe`", lambda: ours(entries)),
-        measure("datasketch, plainly, its own bands", lambda: plainly(entries, None)),
-        measure("datasketch, plainly, the same bands", lambda: plainly(entries, same_bands)),
-        measure("datasketch, bulk, the same bands", lambda: in_bulk(entries, same_bands)),
-    ]
-    lines = summary(results, options.rows, similarity)
-    table = Table(*HEAD)
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)
-    if options.write:
-        write(lines, options.rows, options.seed, options.date)
-
-
-if __name__ == "__main__":
-    main()
+    ways = (
+        ("posttrain `dedupe`", ours, ()),
+        ("datasketch, plainly, its own bands", plainly, (None,)),
+        ("datasketch, plainly, the same bands", plainly, (same_bands,)),
+        ("datasketch, bulk, the same bands", in_bulk, (same_bands,)),
+    )
+    results = []
+    for name, remove, arguments in ways:
+        seconds, removed = timed(lambda *given: set(given[0](*given[1:])), remove, entries, *arguments)
+        results.append(Result(name, seconds, removed))
+    about = (
+        f"{count:,} texts of {WORDS} words, {SHARE_OF_COPIES:.0%} of them copies with 1 to {MOST_CHANGED} words "
+        f"changed; runs of {CONFIG.shingle} words, {CONFIG.permutations} permutations, Jaccard threshold {THRESHOLD}, "
+        f"{BANDS} bands. Recall is of the copies at or above the threshold; wrong counts removed rows that nothing is "
+        "that similar to."
+    )
+    return [about, "", *markdown(HEAD, summary(results, count, similarity))]
