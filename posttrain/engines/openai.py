@@ -202,7 +202,7 @@ class OpenAIEngine(Engine):
 
     async def _ask(self, servers: Servers, part: Part, sampling: Sampling) -> list[Completion]:
         def read(answer: dict[str, Any]) -> list[Completion]:
-            return wire.completions(answer, part.request, part.indexes, sampling.logprobs)
+            return wire.completions(answer, part.request, part.indexes, sampling.logprobs, self.renderer.dialect)
 
         try:
             found = await servers.post(part.path, part.body, read)

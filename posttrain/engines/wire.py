@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from posttrain.chat.parse import PYTHON_TAG, USUAL, Dialect
 from posttrain.data.rows import Message, Tool
 from posttrain.data.shares import largest_remainder
 from posttrain.endpoint import Endpoint
@@ -73,14 +74,17 @@ def control_text(messages: Sequence[Message], tools: Sequence[Tool]) -> str | No
     return found.group() if found else None
 
 
-def completions(answer: dict[str, Any], request: Request, indexes: Sequence[int], logprobs: bool) -> list[Completion]:
-    """The completions of an answer, one for each index; they share the request's seed, that of the first.
+def completions(
+    answer: dict[str, Any], request: Request, indexes: Sequence[int], logprobs: bool, dialect: Dialect | None = USUAL
+) -> list[Completion]:
+    """The completions of an answer, one for each index; they share the request's seed, that of the first. `dialect` is
+    that of who will read their texts.
 
     Raises Fault for an answer without that shape, UserError when log-probs are wanted and not there.
     """
     try:
         choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
-        texts = [_text(choice) for choice in choices]
+        texts = [_text(choice, dialect) for choice in choices]
         finishes = [FINISHES[choice["finish_reason"]] for choice in choices]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise Fault(f"gave an answer that holds no completion ({error!r})") from None
@@ -113,8 +117,9 @@ def completions(answer: dict[str, Any], request: Request, indexes: Sequence[int]
     ]
 
 
-def _text(choice: dict[str, Any]) -> str:
-    """What the model wrote; tool calls that the server has read become the text that says them."""
+def _text(choice: dict[str, Any], dialect: Dialect | None) -> str:
+    """What the model wrote; tool calls that the server has read become the text that says them, after the words that
+    came with them where the dialect has such."""
     if "text" in choice:
         return str(choice["text"])
     message = choice["message"]
@@ -124,7 +129,9 @@ def _text(choice: dict[str, Any]) -> str:
         {"name": call["function"]["name"], "parameters": json.loads(call["function"]["arguments"] or "{}")}
         for call in message["tool_calls"]
     ]
-    return json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
+    text = json.dumps(calls[0] if len(calls) == 1 else calls, ensure_ascii=False)
+    before = str(message.get("content") or "").strip()
+    return f"{before}{PYTHON_TAG}{text}" if before and dialect == USUAL else text
 
 
 def _logprobs(choice: dict[str, Any]) -> list[float]:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ SAVE_SECONDS = 300.0
 SAVE_SHARE = 0.02
 """Of the time, at most, goes into checkpoints where `save_steps` does not say."""
 WINDOW = 10
-"""Steps whose mean loss tells whether a run diverges."""
+"""Steps whose median loss tells whether a run diverges."""
 TRAINING_FLOPS = 6
 """A parameter and token, forward and backward (Kaplan et al. 2020, 2001.08361, section 2.1)."""
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "RTX 4090": 165e12}
@@ -125,10 +126,10 @@ class Reporter(TrainerCallback):
         ratio, losses = self.job.config.max_loss_ratio, [line["loss"] for line in self.lines]
         if not ratio or len(losses) < 2 * WINDOW:
             return
-        first, last = sum(losses[:WINDOW]) / WINDOW, sum(losses[-WINDOW:]) / WINDOW
+        first, last = median(losses[:WINDOW]), median(losses[-WINDOW:])  # one bad batch is no divergence
         if first > 0 and last > ratio * first:
             raise StageFailed(
-                f"{self._where(state)}: the loss diverges, its mean over {WINDOW} steps is {last:.4g} and began at "
+                f"{self._where(state)}: the loss diverges, its median over {WINDOW} steps is {last:.4g} and began at "
                 f"{first:.4g}; lower learning_rate ({self.job.config.learning_rate:g}), "
                 f"or raise max_loss_ratio ({ratio:g})"
             )

@@ -80,7 +80,7 @@ class TrainingConfig(RowsConfig):
     """Weights kept of this many evenly spaced steps, the last one included, for an `average` over the run; 0 keeps
     only the last, as the checkpoint."""
     max_loss_ratio: float = operational(3.0, ge=0)
-    """The run counts as diverging, and stops, when the mean loss of ten steps is above this many times that of the
+    """The run counts as diverging, and stops, when the median loss of ten steps is above this many times that of the
     first ten; 0 never stops it."""
     activations: Literal["auto", "keep", "recompute", "offload"] = operational("auto")
     """What becomes of the values the backward pass needs: kept; recomputed layer by layer, which takes a third more

@@ -104,12 +104,12 @@ def test_the_date_of_a_model_changes_the_keys_of_what_is_made_from_it() -> None:
 
 
 def test_the_plan_expects_rows_and_tokens_of_what_comes_out() -> None:
-    """480 prompts: 48 answered by the teacher; of 192 looked at, three in four get pairs, so that 336 are scored."""
+    """650 prompts: 65 answered by the teacher; of 260 looked at, three in four get pairs, so that 454 are scored."""
     plan = plan_of("round.annotate.share=0.4", "round.synthesize.share=0.1", "round.sample.k=8")
     rows = {n.id: n.size.rows for n in plan.nodes}
-    assert (rows["round-1/synthesize"], rows["round-1/sample"]) == (480, 480 * 8)
-    assert (rows["round-1/select"], rows["round-1/mix"], rows["round-1/dpo"]) == (336, 336 + 48, 336)
-    assert rows["round-2/mix"] == 2 * (336 + 48)
+    assert (rows["round-1/synthesize"], rows["round-1/sample"]) == (650, 650 * 8)
+    assert (rows["round-1/select"], rows["round-1/mix"], rows["round-1/dpo"]) == (454, 454 + 65, 454)
+    assert rows["round-2/mix"] == 2 * (454 + 65)
     assert node(plan, "round-2/sft").size.tokens == node(plan, "round-2/mix").size.tokens
 
 
