@@ -33,6 +33,7 @@ HASHED = 512
 """Numbers of the vector that a text's words are hashed to."""
 STEPS = 10
 """Of k-means."""
+TENTHS = 10
 MAIN_REASONS = 4
 """Reasons of drops that the line of a capability names."""
 
@@ -63,6 +64,7 @@ def _of(work: Work) -> dict[str, Any]:
         },
         "steps": {name: _step(_tallies(work, step=name)) for name in dict.fromkeys(step for step, _ in work.tallies)},
         "diversity": {**distinct(texts), **clusters(texts[:MOST_CLUSTERED], work.job.seed)},
+        **labels([row for one in made for row in one.rows]),
         "made_before": sum(one.prompt.id in work.earlier for one in made if one.prompt),
         "samples": [_sample(one) for one in made[:SAMPLES]],
     }
@@ -165,6 +167,22 @@ def _nearest(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
         centres = np.where(norms > 0, sums / np.maximum(norms, 1e-9), centres)
     return nearest
+
+
+def labels(rows: Sequence[Row]) -> dict[str, Any]:
+    """How the rows' labels are spread: of texts and whole numbers how often each stands, of other numbers their mean
+    and, from 0 to 1, how many lie in each tenth. Nothing where there are none."""
+    found: dict[str, Any] = {}
+    for name in sorted({name for row in rows for name in row.labels}):
+        values = [row.labels[name] for row in rows if name in row.labels]
+        if all(isinstance(value, float) for value in values):
+            found[name] = {"mean": round(sum(values) / len(values), 4)}
+            if all(0 <= value <= 1 for value in values):
+                tenths = Counter(min(TENTHS - 1, int(TENTHS * value)) for value in values)
+                found[name]["tenths"] = [tenths[place] for place in range(TENTHS)]
+        elif all(isinstance(value, str | int) for value in values):
+            found[name] = {str(value): count for value, count in sorted(Counter(values).items())}
+    return {"labels": found} if found else {}
 
 
 def _sample(made: Made) -> dict[str, Any]:

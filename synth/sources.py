@@ -114,6 +114,8 @@ class PipelineSpec:
     """Whether it makes preference pairs."""
     check: Callable[[str, Any], None] = _fits_all
     """Raises ValueError for a capability (the entry's key) it cannot make."""
+    depends: Callable[[Any], str] = lambda config: ""
+    """Of the config: what else its result depends on, such as the version of Python."""
     look: Callable[[Any, Mapping[str, External]], None] = _fits_all
     """Looks into its `files` while the run is planned; raises UserError for what cannot be used."""
 
@@ -191,9 +193,9 @@ def input_name(name: str, capability: str) -> str:
     return f"{name}-{capability}"
 
 
-def fingerprint_of(spec: PipelineSpec) -> External:
+def fingerprint_of(spec: PipelineSpec, config: SourceConfig) -> External:
     """The pipeline itself as an input: its version, of a user's module also its files' content."""
-    parts = [str(spec.version)]
+    parts = [str(spec.version), *filter(None, [spec.depends(config)])]
     if not spec.module.startswith(f"{HOME}."):
         for name in (spec.module, f"{spec.module}_spec"):
             found = importlib.util.find_spec(name)
@@ -222,5 +224,5 @@ def wire_source(capability: str, config: SourceConfig, scope: Scope) -> dict[str
     inputs |= {name: scope.model(model, served=True) for name, model in spec.models(config).items()}
     own = {name: scope.file(path) for name, path in config.templates.items()}
     inputs["templates"] = checked_templates(spec.templates(capability, config), own)
-    inputs["pipeline"] = fingerprint_of(spec)
+    inputs["pipeline"] = fingerprint_of(spec, config)
     return {input_name(name, capability): value for name, value in inputs.items()}

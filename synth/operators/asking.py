@@ -113,6 +113,11 @@ def says(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
+def told(messages: Sequence[Message]) -> str:
+    """A conversation as text for a template."""
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
 def fault(response: Response) -> str:
     """Why a text is of no use: unfinished, empty, or with control tokens, which no answer's text may hold."""
     if response.finish != "stop":

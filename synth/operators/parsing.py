@@ -72,6 +72,19 @@ def tagged(*names: str) -> Read:
     return read
 
 
+def choice(**words: Sequence[str]) -> Read:
+    """A reader of sections `<name>word</name>` that each hold one of their words, letters' case aside: name → word."""
+    sections = tagged(*words)
+
+    def read(text: str) -> dict[str, str]:
+        found = {name: value.lower() for name, value in sections(text).items()}
+        if any(value not in words[name] for name, value in found.items()):
+            raise Unreadable("another word than was asked for")
+        return found
+
+    return read
+
+
 def numbered(text: str) -> list[str]:
     """The points of a list `1. … 2. …` that counts up from 1; what stands before it is left out."""
     found = NUMBER.findall(text)

@@ -5,6 +5,7 @@ teacher answers; an answer that fails its check is revised, and a share of the o
 """
 
 import math
+from collections.abc import Iterable
 
 from posttrain.data.rows import Check, Pair, Prompt
 from synth.operators import (
@@ -21,11 +22,12 @@ from synth.operators import (
     says,
     sift,
     system,
+    told,
     user,
     verify,
 )
 from synth.operators.constraints import compose, steer
-from synth.pipelines.general_spec import OVER_ASK, GeneralConfig
+from synth.pipelines.general_spec import OVER_ASK, GeneralConfig, NewPromptsConfig
 from synth.world.languages import ENGLISH_NAMES
 
 BROKEN = "The answer does not keep to what was asked of its form or language."
@@ -35,14 +37,8 @@ FAIR = "The answer may lack something, or say more than it should."
 def make(work: Work) -> None:
     """Requests for prompts → new prompts → dressed with constraints → answered → revised → kept."""
     seeds = work.seeds()
-    texts = [prompt.messages[-1]["content"] for prompt in seeds]
     for number, wanted in work.passes():
-        items = ask(work, requests(work, seeds, number, wanted), "general/new_prompts", into="list")
-        items = parse(work, items, numbered, of="list", into="list")
-        items = [one for item in items for one in item.split("prompt", item["list"])]
-        items = in_language(work, items, "prompt")
-        items = different(work, items, "prompt", [*texts, *work.known_texts()], work.config.like)
-        items = dress(work, items)
+        items = dress(work, new_prompts(work, seeds, number, wanted, work.known_texts()))
         items = converse(work, items, lambda item: item["messages"], into="answer", temperature=0.0)
         right, wrong = by_check(work, items)
         mended = revised(work, wrong, BROKEN, "mend")
@@ -52,9 +48,19 @@ def make(work: Work) -> None:
             keep(work, item, better.get(item.id))
 
 
+def new_prompts(work: Work, seeds: list[Prompt], number: int, wanted: int, known: Iterable[str]) -> list[Item]:
+    """Items with a `prompt` that is in their language and unlike the seeds, the known ones and each other."""
+    items = ask(work, requests(work, seeds, number, wanted), "general/new_prompts", into="list")
+    items = parse(work, items, numbered, of="list", into="list")
+    items = [one for item in items for one in item.split("prompt", item["list"])]
+    items = in_language(work, items, "prompt")
+    texts = [prompt.messages[-1]["content"] for prompt in seeds]
+    return different(work, items, "prompt", [*texts, *known], work.config.like)
+
+
 def requests(work: Work, seeds: list[Prompt], number: int, wanted: int) -> list[Item]:
     """Requests for new prompts, each with a few seeds as examples, the languages in turn."""
-    config: GeneralConfig = work.config
+    config: NewPromptsConfig = work.config
     count = math.ceil(OVER_ASK * wanted / config.batch)
     items = []
     for place in range(count):
@@ -110,8 +116,10 @@ def _language_is_free(item: Item) -> bool:
 
 def revised(work: Work, items: list[Item], fault: str, step: str) -> list[Item]:
     """The items whose answer was revised and passes its check then: `draft` is the old answer, `answer` the new."""
-    ready = [item.plus(conversation=told(item), draft=item["answer"], answer=item["answer"]["content"], fault=fault)
-             for item in items]  # fmt: skip
+    ready = []
+    for item in items:
+        old = item["answer"]
+        ready.append(item.plus(conversation=told(item["messages"]), draft=old, answer=old["content"], fault=fault))
     done = revise(work, ready, "general/revise", of="answer", into="better", step=step)
     return verify(work, [item.plus(answer=says(item["better"])) for item in done], "check", "answer", f"{step}: verify")
 
@@ -136,10 +144,6 @@ def keep(work: Work, item: Item, better: Item | None) -> None:
 def prompt_of(work: Work, item: Item) -> Prompt:
     check: Check | None = item["check"]
     return work.prompt(item, item["messages"], check=check)
-
-
-def told(item: Item) -> str:
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in item["messages"])
 
 
 def chance(work: Work, item: Item, what: str) -> float:

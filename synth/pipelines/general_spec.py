@@ -16,8 +16,8 @@ REQUEST_TOKENS, PROMPT_TOKENS, ANSWER_TOKENS = 300, 40, 280
 """A request for new prompts with its examples; a prompt; an answer (P table 6: 36 and 271 for general English)."""
 
 
-class GeneralConfig(SourceConfig):
-    """New general prompts, their answers, and pairs of an answer and its revision."""
+class NewPromptsConfig(SourceConfig):
+    """New prompts from seed prompts."""
 
     seeds: str
     """A prompts JSONL whose prompts are shown as examples, seen from the recipe's folder; or `failures`, the prompts
@@ -31,6 +31,16 @@ class GeneralConfig(SourceConfig):
     like: float = Field(0.7, gt=0, le=1)
     """Share of common pairs of words at which a new prompt is like a seed or another one, and is dropped; 1 drops only
     those that are contained in another."""
+
+    @field_validator("languages")
+    @classmethod
+    def _known_languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        return known_languages(languages)
+
+
+class GeneralConfig(NewPromptsConfig):
+    """New general prompts, their answers, and pairs of an answer and its revision."""
+
     constraints: float = Field(0.4, ge=0, le=1)
     """Share of the English prompts that get constraints which a program checks, in the manner of IFEval."""
     most_constraints: int = Field(3, ge=1, le=5)
@@ -40,11 +50,6 @@ class GeneralConfig(SourceConfig):
     revised: float = Field(0.2, ge=0, le=1)
     """Share of the answers that pass all checks that are revised too; a pair when a judge, the teacher, prefers the
     revision in both orders. One that fails its check is always revised, and makes a pair when the revision passes."""
-
-    @field_validator("languages")
-    @classmethod
-    def _known_languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
-        return known_languages(languages)
 
     @model_validator(mode="after")
     def _shares(self) -> "GeneralConfig":

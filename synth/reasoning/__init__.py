@@ -1,0 +1,1 @@
+"""Reasoning: a taxonomy of skills, and solutions that are checked and corrected."""
