@@ -40,6 +40,7 @@ class Stub(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the acknowledgement of its headers
 
     def do_GET(self):
         self.reply(200, {"data": [{"id": MODEL, "max_model_len": 0}]})
