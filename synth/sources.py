@@ -73,6 +73,13 @@ class SourceConfig(Config):
     """What a round may spend on this entry; it ends with the rows it has by then, and says so. None has no limit."""
 
 
+def some_share(kinds: dict[Any, float]) -> dict[Any, float]:
+    """Weights by kind, for a field's validator. Raises ValueError where one is below 0 or none above."""
+    if min(kinds.values(), default=-1) < 0 or not sum(kinds.values()):
+        raise ValueError("give the kinds weights of 0 or more, one of them more")
+    return kinds
+
+
 @dataclass(frozen=True)
 class Expected:
     """What the plan expects of one source: texts asked of the teacher, tokens it reads and writes, and what is made."""

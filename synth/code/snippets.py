@@ -12,7 +12,7 @@ from posttrain.chat import CONTROL_TOKENS
 from posttrain.errors import UserError
 from synth.code.languages import LANGUAGES, language_of
 from synth.code.linting import findings
-from synth.long_context.documents import INSTRUCTIONS
+from synth.documents import INSTRUCTIONS
 
 LEAST_LINES, MOST_LINES = 5, 20
 """Lines of a snippet to start from that are not blank."""

@@ -4,7 +4,7 @@ Items hold `snippet`, `question`, the teacher's own answer in `qa`, and the stud
 """
 
 from posttrain.checks.judge import text_of
-from synth.long_context.questions import fence
+from synth.documents import fence
 from synth.operators import Item, Work, ask, choice, parse, sift
 
 GRADE = choice(correct=("yes", "no", "unclear"), informative=("yes", "no"))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from synth.long_context.documents import Count, Library
+from synth.documents import Count, Library
 
 PARAGRAPH = re.compile(r".*?(?:\n[ \t]*\n\s*|\Z)", re.DOTALL)
 LINE = re.compile(r".*?(?:\n|\Z)", re.DOTALL)

@@ -6,8 +6,8 @@ from random import Random
 
 from posttrain.data.shares import largest_remainder
 from posttrain.errors import UserError
+from synth.documents import INSTRUCTIONS, Library
 from synth.long_context.contexts import evenly
-from synth.long_context.documents import INSTRUCTIONS, Library
 from synth.long_context.repository import Imports, read_imports
 from synth.operators import Item, Work
 from synth.pipelines.long_context_spec import OVER_ASK, LongContextConfig

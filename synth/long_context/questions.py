@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain.checks.verifiers import plain
-from posttrain.data.rows import content_id
 from synth.operators import Item, Unreadable, Work, ask, in_language, sift
 
 FIELDS = ("question", "answer", "key", "evidence")
@@ -16,13 +15,6 @@ LEAST_EVIDENCE = 16
 """Characters of a quotation; fewer could stand anywhere."""
 COPIED_WORDS = 30
 """A summary that has so many words in a row of its text is a copy."""
-
-
-def fence(text: str) -> str:
-    """A line that stands before and after a text in a request, and not in it: no document can end its own quotation."""
-    mark = f"===== {content_id('fence', text)} ====="
-    assert mark not in text
-    return mark
 
 
 def items_of(text: str) -> list[dict[str, str]]:

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from random import Random
 
 from posttrain.data.rows import Check
+from synth.documents import Library
 from synth.long_context.contexts import WRAPPED, Part, fill
-from synth.long_context.documents import Library
 
 PACKAGE = "__init__"
 IMPORTERS_ROOM = 0.6

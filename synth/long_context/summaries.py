@@ -4,9 +4,10 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from synth.documents import fence
 from synth.long_context.contexts import cut
 from synth.long_context.drawing import Shelf
-from synth.long_context.questions import copied, fence, items_of, keyed, proven, says
+from synth.long_context.questions import copied, items_of, keyed, proven, says
 from synth.operators import Item, Work, ask, in_language, parse, sift
 
 MOST_LEVELS = 4

@@ -16,7 +16,7 @@ from synth.code.languages import LANGUAGES
 from synth.code.snippets import Snippet, Sources
 from synth.code.toolchains import lacking, ready
 from synth.code.translation import translated
-from synth.long_context.questions import fence
+from synth.documents import fence
 from synth.operators import Item, Work, ask, different, in_language, parse, says, sift, tagged, user
 from synth.pipelines.code_spec import OVER_ASK, CodeConfig
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from posttrain.stages import Amount
 from synth.code.languages import LANGUAGES
-from synth.sources import Expected, PipelineSpec, SourceConfig
+from synth.sources import Expected, PipelineSpec, SourceConfig, some_share
 
 Kind = Literal["feedback", "translation", "explained"]
 OVER_ASK = 2.0
@@ -25,7 +25,11 @@ class CodeConfig(SourceConfig):
 
     snippets: str
     """A folder of source files that problems start from and that are translated and explained, or one such file."""
-    kinds: dict[Kind, float] = {"feedback": 2.0, "translation": 1.0, "explained": 1.0}
+    kinds: Annotated[dict[Kind, float], AfterValidator(some_share)] = {
+        "feedback": 2.0,
+        "translation": 1.0,
+        "explained": 1.0,
+    }
     """What is made, by weight: `feedback`, a problem, its solution and the corrections until its tests pass;
     `translation`, into another language, which prints the same; `explained`, an explanation from which the code was
     written again."""
@@ -50,13 +54,6 @@ class CodeConfig(SourceConfig):
         if not names or set(names) - set(LANGUAGES):
             raise ValueError(f"programming languages are {', '.join(LANGUAGES)}; name at least one")
         return names
-
-    @field_validator("kinds")
-    @classmethod
-    def _some_kind(cls, kinds: dict[Kind, float]) -> dict[Kind, float]:
-        if not any(kinds.values()) or min(kinds.values()) < 0:
-            raise ValueError("give the kinds weights of 0 or more, one of them more")
-        return kinds
 
 
 def estimate(capability: str, config: CodeConfig, sizes: Mapping[str, Any]) -> Expected:

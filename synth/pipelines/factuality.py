@@ -9,10 +9,9 @@ import math
 
 from posttrain.data.overlap import words
 from posttrain.data.rows import Pair
+from synth.documents import INSTRUCTIONS, Library, fence
 from synth.factuality.probe import KNOWN, UNKNOWN, graded, is_wrong, probed
 from synth.long_context.contexts import cut
-from synth.long_context.documents import INSTRUCTIONS, Library
-from synth.long_context.questions import fence
 from synth.operators import (
     Item,
     Work,

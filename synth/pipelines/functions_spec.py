@@ -2,12 +2,13 @@
 
 import platform
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from posttrain.stages import Amount
-from synth.sources import Expected, PipelineSpec, SourceConfig
+from synth.sources import Expected, PipelineSpec, some_share
+from synth.tools.spec import ToolDialogsConfig
 
 Kind = Literal["simple", "parallel", "nested", "turns", "unneeded", "missing", "inactive"]
 STDLIB = "stdlib"
@@ -20,14 +21,14 @@ TOOLS_TOKENS, QUERY_TOKENS, CALL_TOKENS, ANSWER_TOKENS = 600, 40, 40, 60
 """The definitions that are offered, a request, a call with its result, and an answer in text."""
 
 
-class FunctionsConfig(SourceConfig):
+class FunctionsConfig(ToolDialogsConfig):
     """Requests, calls, results and answers with functions that are really called."""
 
     tree: str = STDLIB
     """A folder of Python source whose documented functions are the tools, seen from the recipe's folder; `stdlib` is
     the standard library of the Python that runs this. Each module of a folder must work alone in the sandbox for its
     functions to be run."""
-    kinds: dict[Kind, float] = {
+    kinds: Annotated[dict[Kind, float], AfterValidator(some_share)] = {
         "simple": 0.35, "parallel": 0.2, "nested": 0.1, "turns": 0.15, "unneeded": 0.1, "missing": 0.05,
         "inactive": 0.05,
     }  # fmt: skip
@@ -39,22 +40,8 @@ class FunctionsConfig(SourceConfig):
     """Turns of the user in a dialog of kind `turns` at most; how many is drawn evenly from 2."""
     most_calls: int = Field(4, ge=1)
     """Messages with calls in a row after which a dialog is given up."""
-    pairs: float = Field(0.2, ge=0, le=1)
-    """Share of the dialogs of which one message is written twice; they make a pair where the second fails its check, or
-    the teacher as judge prefers the first in both orders."""
-    rival_temperature: float = Field(1.0, ge=0)
-    """Of the sampling of that second message."""
-    least: float = Field(0.0, ge=0, le=10)
-    """Grade, 1 to 10, that the teacher as judge must give a dialog's last answer; 0 asks for none."""
     like: float = Field(0.8, gt=0, le=1)
     """Share of common pairs of words at which a request is like another one, and is dropped."""
-
-    @field_validator("kinds")
-    @classmethod
-    def _some(cls, kinds: dict[Kind, float]) -> dict[Kind, float]:
-        if min(kinds.values(), default=-1) < 0 or not sum(kinds.values()):
-            raise ValueError("kinds are shares, 0 or more, and at least one is more than 0")
-        return kinds
 
 
 def estimate(capability: str, config: FunctionsConfig, sizes: Mapping[str, Any]) -> Expected:

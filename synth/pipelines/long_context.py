@@ -7,11 +7,11 @@ row. Where it stands is spread evenly, and told in the report.
 
 from posttrain.chat import Renderer
 from posttrain.data.rows import Check, Message, flagged
+from synth.documents import Library, fence
 from synth.long_context.contexts import fill, joined, scene
-from synth.long_context.documents import Library
 from synth.long_context.drawing import FILE_SHARE, Shelf
 from synth.long_context.needles import HIDDEN, check_of, hide
-from synth.long_context.questions import fence, grounded, items_of, position_of, proven
+from synth.long_context.questions import grounded, items_of, position_of, proven
 from synth.long_context.repository import missing_file, surroundings
 from synth.long_context.summaries import overview, summaries
 from synth.operators import Item, Work, ask, in_language, parse, says, sift, user

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from posttrain.data.rows import LANGUAGES
 from posttrain.stages import Amount
 from synth.pipelines.world_spec import known_languages
-from synth.sources import Expected, PipelineSpec, SourceConfig
+from synth.sources import Expected, PipelineSpec, SourceConfig, some_share
 
 Kind = Literal["qa", "summary", "needles", "repository"]
 LENGTHS = (16_384, 32_768, 65_536, 131_072)
@@ -30,7 +30,7 @@ class LongContextConfig(SourceConfig):
     documents: str
     """A folder of .txt, .md, .rst, .html and .py files, one such file, or records with `text` (and `title`), seen from
     the recipe's folder. For `repository` the folder is the root that its imports are seen from."""
-    kinds: dict[Kind, float] = {"qa": 2.0, "summary": 1.0, "needles": 1.0}
+    kinds: Annotated[dict[Kind, float], AfterValidator(some_share)] = {"qa": 2.0, "summary": 1.0, "needles": 1.0}
     """What is made, by weight: `qa`, questions on a random chunk with the whole document as context; `summary`, of the
     whole by way of its chunks, with questions on the whole; `needles`, four facts hidden and two asked; `repository`,
     a Python file that is imported by others is missing: who needs it, and what stood in it."""
@@ -53,13 +53,6 @@ class LongContextConfig(SourceConfig):
     @classmethod
     def _known_languages(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
         return known_languages(languages)
-
-    @field_validator("kinds")
-    @classmethod
-    def _some_kind(cls, kinds: dict[Kind, float]) -> dict[Kind, float]:
-        if not any(kinds.values()) or min(kinds.values()) < 0:
-            raise ValueError("give the kinds weights of 0 or more, one of them more")
-        return kinds
 
     @field_validator("lengths")
     @classmethod

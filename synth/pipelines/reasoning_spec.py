@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from posttrain.stages import Amount
-from synth.sources import FAILURES, Expected, PipelineSpec, SourceConfig
+from synth.sources import FAILURES, Expected, PipelineSpec, SourceConfig, some_share
 
 Kind = Literal["skills", "text", "problems"]
 SKILLS = Path(__file__).parent.parent / "reasoning" / "skills.yaml"
@@ -20,7 +20,7 @@ QUESTION_TOKENS, SOLUTION_TOKENS, PASSAGE_TOKENS = 90, 300, 600
 class ReasoningConfig(SourceConfig):
     """Questions by skill or from texts, or problems with known answers; solutions, programs and corrections."""
 
-    kinds: dict[Kind, float] = {"skills": 1.0}
+    kinds: Annotated[dict[Kind, float], AfterValidator(some_share)] = {"skills": 1.0}
     """Where questions come from, by weight: `skills`, a taxonomy; `text`, passages of `documents`; `problems`, a file
     of prompts whose checks know the answer."""
     skills: str | None = None
@@ -45,13 +45,6 @@ class ReasoningConfig(SourceConfig):
     """Whether a wrong solution goes back to the teacher, and the dialog is kept in which it found the mistake."""
     like: float = Field(0.7, gt=0, le=1)
     """Share of common pairs of words at which a question is like another one, and is dropped."""
-
-    @field_validator("kinds")
-    @classmethod
-    def _some_kind(cls, kinds: dict[Kind, float]) -> dict[Kind, float]:
-        if not any(kinds.values()) or min(kinds.values()) < 0:
-            raise ValueError("give the kinds weights of 0 or more, one of them more")
-        return kinds
 
     @model_validator(mode="after")
     def _have_their_files(self) -> "ReasoningConfig":

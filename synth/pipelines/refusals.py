@@ -11,7 +11,7 @@ from itertools import islice
 from posttrain.checks.phrases import REFUSALS, pattern, plain
 from posttrain.data.read import read_rows
 from posttrain.data.rows import Row
-from synth.long_context.questions import fence
+from synth.documents import fence
 from synth.operators import Item, Work, revise, says, sift, told
 from synth.pipelines.refusals_spec import OVER_ASK
 from synth.safety.answers import about, fitting, guideline, labelled, likeness

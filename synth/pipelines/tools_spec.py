@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from posttrain.stages import Amount
-from synth.sources import Expected, PipelineSpec, SourceConfig
+from synth.sources import Expected, PipelineSpec, some_share
+from synth.tools.spec import ToolDialogsConfig
 
 CoreTool = Literal["python", "calculator", "search"]
 Kind = Literal["single", "multi", "analysis", "file", "unneeded", "missing", "inactive"]
@@ -19,7 +20,7 @@ REQUEST_TOKENS, PROMPT_TOKENS, STEP_TOKENS = 300, 500, 120
 """A request for requests; a system prompt with tools and a user's message; a message of the model with its result."""
 
 
-class ToolsConfig(SourceConfig):
+class ToolsConfig(ToolDialogsConfig):
     """Single and multi-step dialogs, data analysis, file generation, and dialogs in which no tool is to be called."""
 
     tools: tuple[CoreTool, ...] = Field(("python", "calculator"), min_length=1)
@@ -30,7 +31,7 @@ class ToolsConfig(SourceConfig):
     files: str = ""
     """A folder of csv, tsv, json, jsonl, txt, html and py files that users of kind `analysis` have uploaded; empty for
     none, and then there is no such dialog."""
-    kinds: dict[Kind, float] = {
+    kinds: Annotated[dict[Kind, float], AfterValidator(some_share)] = {
         "single": 0.35, "multi": 0.25, "analysis": 0.1, "file": 0.1, "unneeded": 0.1, "missing": 0.05, "inactive": 0.05,
     }  # fmt: skip
     """Shares of the dialogs: one call; two or more with words between; a question on an uploaded file; a file to be
@@ -46,22 +47,8 @@ class ToolsConfig(SourceConfig):
     builtin: float = Field(0.0, ge=0, le=1)
     """Share of the dialogs without a pair that are told with Llama 3.1's built-in tools (code_interpreter,
     brave_search, wolfram_alpha); the template of the model that is trained must have them."""
-    pairs: float = Field(0.2, ge=0, le=1)
-    """Share of the dialogs of which one message is written twice; they make a pair where the second fails its check, or
-    the teacher as judge prefers the first in both orders."""
-    rival_temperature: float = Field(1.0, ge=0)
-    """Of the sampling of that second message."""
-    least: float = Field(0.0, ge=0, le=10)
-    """Grade, 1 to 10, that the teacher as judge must give a dialog's last answer; 0 asks for none."""
     like: float = Field(0.7, gt=0, le=1)
     """Share of common pairs of words at which a request is like another one, and is dropped."""
-
-    @field_validator("kinds")
-    @classmethod
-    def _some(cls, kinds: dict[Kind, float]) -> dict[Kind, float]:
-        if min(kinds.values(), default=-1) < 0 or not sum(kinds.values()):
-            raise ValueError("kinds are shares, 0 or more, and at least one is more than 0")
-        return kinds
 
     @model_validator(mode="after")
     def _fits(self) -> "ToolsConfig":

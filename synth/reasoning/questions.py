@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from posttrain.checks.mathematics import equal
 from posttrain.data.rows import Check
 from posttrain.errors import UserError
-from synth.long_context.documents import INSTRUCTIONS, Library
-from synth.long_context.questions import fence
+from synth.documents import INSTRUCTIONS, Library, fence
 from synth.operators import Item, Work, ask, different, in_language, parse, sift, tagged
 
 PASSAGE = 2_400

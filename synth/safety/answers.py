@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.checks.judge import text_of
 from posttrain.data.rows import Message
-from synth.long_context.questions import fence
+from synth.documents import fence
 from synth.operators import Item, Work, ask, choice, in_language, judge, parse, sift, user
 from synth.operators.checking import Likeness
 from synth.safety.hazards import ANSWER, EXPECTED, REFUSE, hazards

@@ -13,7 +13,7 @@ from posttrain.chat import CONTROL_TOKENS
 from posttrain.checks import sandbox
 from posttrain.checks.tools import Executor, python
 from posttrain.data.rows import content_id
-from synth.long_context.documents import INSTRUCTIONS
+from synth.documents import INSTRUCTIONS
 
 TYPES = ("csv", "tsv", "json", "jsonl", "txt", "html", "py")
 """Of the paper's list those that are text; the others (docx, pdf, pptx, xlsx, xml) need packages in the sandbox."""

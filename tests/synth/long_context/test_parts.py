@@ -8,10 +8,10 @@ import pytest
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Check
 from posttrain.errors import UserError
+from synth.documents import INSTRUCTIONS, Library, fence, plain
 from synth.long_context.contexts import beginning, cut, evenly, fill, joined, scene
-from synth.long_context.documents import INSTRUCTIONS, Library, plain
 from synth.long_context.needles import check_of, hide
-from synth.long_context.questions import copied, fence, items_of, position_of, says
+from synth.long_context.questions import copied, items_of, position_of, says
 from synth.long_context.repository import missing_file, read_imports, surroundings
 from synth.operators import Unreadable
 from synth.operators import says as answer

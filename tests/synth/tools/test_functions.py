@@ -268,7 +268,7 @@ def test_the_key_tells_the_version_of_python_and_shares_are_checked(tmp_path):
     config = GenerateConfig(prompts={"t": {"from": "functions", "rows": 1}})
     wired = SPEC.wire(config, Files("teacher", tmp_path))
     assert wired["pipeline-t"].fingerprint.startswith("1:python 3.")
-    with pytest.raises(ValueError, match="kinds are shares"):
+    with pytest.raises(ValueError, match="give the kinds weights"):
         FunctionsConfig(from_="functions", rows=1, kinds={"simple": 0})
     expected = PIPELINE.estimate("t", FunctionsConfig(rows=100, kinds={"simple": 1}, pairs=0.2), {})
     assert (expected.made["rows"].rows, expected.made["preferences"].rows, expected.asked) == (100, 10, 450 + 60)

@@ -9,7 +9,7 @@ from pathlib import Path
 from posttrain.chat import CONTROL_TOKENS
 from posttrain.checks.language import identify
 from posttrain.data.records import records
-from posttrain.data.rows import LANGUAGES
+from posttrain.data.rows import LANGUAGES, content_id
 from posttrain.errors import UserError
 
 HTML = (".html", ".htm")
@@ -104,6 +104,13 @@ def _of_records(source: Path) -> dict[str, str]:
     if not texts:
         raise UserError(f"documents: {source} holds none; name {', '.join(SUFFIXES)} files, or records with `text`")
     return texts
+
+
+def fence(text: str) -> str:
+    """A line that stands before and after a text in a request, and not in it: no document can end its own quotation."""
+    mark = f"===== {content_id('fence', text)} ====="
+    assert mark not in text
+    return mark
 
 
 def plain(html: str) -> str:
