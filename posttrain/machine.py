@@ -20,7 +20,7 @@ class Machine(Config):
     train_tokens: int = Field(16_384, ge=1)
     """Tokens, padding included, of a forward and backward pass in training, on each device; accumulation makes up the
     stage's `batch_size`. A longer row still goes alone."""
-    teraflops: float = 0.06
+    teraflops: float = 0.08
     """Sustained TFLOP/s of all devices together, for the plan's estimate of time; the default is two CPU cores."""
     devices: int = Field(1, ge=1)
     """Accelerators the run may use, over all machines: the processes of a launched training, and the plan's device

@@ -46,6 +46,7 @@ def run(job: Job) -> None:
         )
     job.rows["responses"] = write_table(job.folder, "responses", kept)
     job.summary |= _summary(kept) | {"drops": drops}
+    job.summary["told"] = [f"{job.summary['answers']:,} answers, {len(kept):,} of them different"]
 
 
 def _answers(

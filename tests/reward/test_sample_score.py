@@ -141,6 +141,7 @@ def test_repeated_answers_are_stored_once_with_their_count(job_of, sampling_inpu
     assert [(r.prompt_id, r.index, r.count) for r in responses] == [(i, 0, 3) for i in sorted(p.id for p in PROMPTS)]
     assert job.rows == {"responses": 5}
     assert job.summary["answers"] == 15 and job.summary["distinct"] == pytest.approx(1 / 3)
+    assert job.summary["told"] == ["15 answers, 5 of them different"]
     assert sum(job.summary["finish"].values()) == 15
 
 
