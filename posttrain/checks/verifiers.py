@@ -21,6 +21,8 @@ from posttrain.checks.verdict import NOT_TEXT, RIGHT, Args, Verdict, Verifier, t
 from posttrain.data.rows import Check, Message
 from posttrain.errors import UserError
 
+UNSPACED = "\u0e00-\u0e7f"
+"""Thai letters: a word has none but letters beside it."""
 SHOWN = 60
 """Characters of a wrong argument that a message shows."""
 
@@ -100,14 +102,15 @@ def needle(message: Message, args: NeedleArgs) -> Verdict:
     text = text_of(message)
     if text is None:
         return NOT_TEXT
-    if not all(_occurs(value, text) for value in args.needles):
+    if not all(occurs(text, value) for value in args.needles):
         return Verdict(0.0, "not found" if text else "empty")
-    return Verdict(0.0, "another one too") if any(_occurs(value, text) for value in args.others) else RIGHT
+    return Verdict(0.0, "another one too") if any(occurs(text, value) for value in args.others) else RIGHT
 
 
-def _occurs(value: str, text: str) -> bool:
+def occurs(text: str, value: str) -> bool:
+    """Whether a text has the value as whole words; blanks and letters' case aside."""
     sought = re.escape(plain(value).casefold())
-    return re.search(rf"(?<!\w){sought}(?!\w)", plain(text).casefold()) is not None
+    return re.search(rf"(?<![^\W{UNSPACED}]){sought}(?![^\W{UNSPACED}])", plain(text).casefold()) is not None
 
 
 def language(message: Message, args: LanguageArgs) -> Verdict:

@@ -4,13 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain.checks.verifiers import plain
+from posttrain.checks.verifiers import occurs
 from synth.operators import Item, Unreadable, Work, ask, in_language, sift
 
 FIELDS = ("question", "answer", "key", "evidence")
 BLOCK = re.compile(r"<item>(.*?)</item>", re.DOTALL)
-UNSPACED = "\u0e00-\u0e7f"
-"""Thai letters: a word has none but letters beside it."""
 LEAST_EVIDENCE = 16
 """Characters of a quotation; fewer could stand anywhere."""
 COPIED_WORDS = 30
@@ -30,12 +28,6 @@ def items_of(text: str) -> list[dict[str, str]]:
     return found
 
 
-def says(text: str, key: str) -> bool:
-    """Whether a text has the key as whole words; blanks and letters' case aside."""
-    sought = re.escape(plain(key).casefold())
-    return re.search(rf"(?<![^\W{UNSPACED}]){sought}(?![^\W{UNSPACED}])", plain(text).casefold()) is not None
-
-
 def position_of(evidence: str, text: str) -> float | None:
     """Where a quotation stands in a text, 0 to 1; None where it does not, or at several places. Blanks aside."""
     sought = r"\s+".join(map(re.escape, evidence.split()))
@@ -53,15 +45,15 @@ def grounded(item: Item) -> str:
         return "evidence stands elsewhere too"
     if len(qa["evidence"]) < LEAST_EVIDENCE:
         return "evidence is too short"
-    return keyed(item) or ("" if says(qa["evidence"], qa["key"]) else "key is not in the evidence")
+    return keyed(item) or ("" if occurs(qa["evidence"], qa["key"]) else "key is not in the evidence")
 
 
 def keyed(item: Item) -> str:
     """Why the key of an item's `qa` cannot stand for its answer, if so."""
     qa: dict[str, Any] = item["qa"]
-    if says(qa["question"], qa["key"]):
+    if occurs(qa["question"], qa["key"]):
         return "question tells its answer"
-    return "" if says(qa["answer"], qa["key"]) else "key is not in the answer"
+    return "" if occurs(qa["answer"], qa["key"]) else "key is not in the answer"
 
 
 def copied(summary: str, text: str) -> bool:
@@ -90,4 +82,4 @@ def proven(work: Work, items: Sequence[Item], open_book: bool) -> list[Item]:
 
 
 def _tells(item: Item, name: str) -> bool:
-    return says(item[name], item["qa"]["key"])
+    return occurs(item[name], item["qa"]["key"])

@@ -4,10 +4,11 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from posttrain.checks.verifiers import occurs
 from synth.documents import fence
 from synth.long_context.contexts import cut
 from synth.long_context.drawing import Shelf
-from synth.long_context.questions import copied, items_of, keyed, proven, says
+from synth.long_context.questions import copied, items_of, keyed, proven
 from synth.operators import Item, Work, ask, in_language, parse, sift
 
 MOST_LEVELS = 4
@@ -94,7 +95,7 @@ def _rests_on_parts(item: Item) -> str:
     named = {int(number) for number in re.findall(r"\d{1,4}", item["qa"]["evidence"])}
     if len(named) < 2 or not named <= set(range(1, len(item["parts"]) + 1)):
         return "does not rest on several parts"
-    told = any(says(item["parts"][number - 1], item["qa"]["key"]) for number in named)
+    told = any(occurs(item["parts"][number - 1], item["qa"]["key"]) for number in named)
     return keyed(item) or ("" if told else "key is not in the evidence")
 
 

@@ -183,3 +183,9 @@ def test_the_language_of_an_answer() -> None:
     assert grade(german, says("The train leaves at nine.")).value == 0.0
     assert grade(german, says("42")).value is None
     assert grade(german, calls(("f", {}))).value == 0.0
+
+
+def test_a_needle_is_found_between_thai_letters_which_have_no_blanks_between_words():
+    check = Check("needle", {"needles": ["4711"]})
+    assert grade(check, {"role": "assistant", "content": "รหัสคือ4711ครับ"}).value == 1.0
+    assert grade(check, {"role": "assistant", "content": "code47112"}).value == 0.0

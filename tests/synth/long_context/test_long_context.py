@@ -13,13 +13,12 @@ import pytest
 from pydantic import ValidationError
 
 from posttrain.chat import TRAINED, Renderer
-from posttrain.checks.verifiers import grade
+from posttrain.checks.verifiers import grade, occurs
 from posttrain.data.tables import read_table
 from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.stages import External, Size
 from synth.generate_spec import SPEC, GenerateConfig
-from synth.long_context.questions import says
 from synth.prompts import operator_file
 from tests.synth.long_context.reading import ASKS, Reader
 from tests.synth.long_context.shelf import TINY, Shelf
@@ -169,7 +168,7 @@ def test_summaries_of_the_whole_come_from_those_of_its_chunks(made):
     assert len(longest.messages) == 4
     assert longest.messages[2]["content"].startswith("What is the second thing that the text as a whole is about")
     key = longest.messages[3]["content"].rstrip(".").split()[-1]
-    assert says(longest.messages[0]["content"], key)
+    assert occurs(longest.messages[0]["content"], key)
     requests = [row.messages[0]["content"].rpartition("\n\n")[2] for row in tables["rows"]]
     titles = {one.id: one.title for one in tables["documents"]}
     for row, request in zip(tables["rows"], requests, strict=True):

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
-from posttrain.checks.verifiers import grade
+from posttrain.checks.verifiers import grade, occurs
 from posttrain.data.rows import Check
 from posttrain.errors import UserError
 from synth.documents import INSTRUCTIONS, Library, fence, plain
 from synth.long_context.contexts import beginning, cut, evenly, fill, joined, scene
 from synth.long_context.needles import check_of, hide
-from synth.long_context.questions import copied, items_of, position_of, says
+from synth.long_context.questions import copied, items_of, position_of
 from synth.long_context.repository import missing_file, read_imports, surroundings
 from synth.operators import Unreadable
 from synth.operators import says as answer
@@ -189,9 +189,9 @@ def test_items_are_read_whole_or_not_at_all():
 
 
 def test_keys_are_whole_words_in_every_script():
-    assert says("The 42nd was 42 .", "42") and not says("It was 142.", "42")
-    assert says("दिल्ली में है", "दिल्ली") and says("เมืองกรุงเทพอยู่ที่นี่", "กรุงเทพ")
-    assert says("New\n York", "new york") and not says("Newer York", "new")
+    assert occurs("The 42nd was 42 .", "42") and not occurs("It was 142.", "42")
+    assert occurs("दिल्ली में है", "दिल्ली") and occurs("เมืองกรุงเทพอยู่ที่นี่", "กรุงเทพ")
+    assert occurs("New\n York", "new york") and not occurs("Newer York", "new")
 
 
 def test_evidence_that_stands_twice_has_no_place():
