@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.likelihood import LOGIT_TOKENS
+from eval.likelihood import LOGIT_TOKENS, logits_of, whole_answers
 from posttrain.checks.intervals import Z
 from posttrain.data.rows import Prompt, Response
-from posttrain.engines.lists import AnswerList, batches, collate, inputs_of
+from posttrain.engines.lists import AnswerList, batches
 from posttrain.engines.loading import Loaded, load_model
 from posttrain.engines.scoring import room
 from posttrain.errors import UserError
@@ -52,18 +52,12 @@ def by_answer(new: Loaded, old: Loaded, lists: Sequence[AnswerList], batch_token
     """The mean divergence over the tokens of each list's one answer."""
     found: dict[int, float] = {}
     for numbers in batches(lists, min(batch_tokens, LOGIT_TOKENS // 2), kept=1):
-        own = [AnswerList(lists[i].prompt, lists[i].answers, [[1] * len(lists[i].answers[0])]) for i in numbers]
-        batch = {name: value.to(new.device) for name, value in collate(own, new.renderer.pad_id, kept=1).items()}
+        batch = whole_answers(new, [lists[i] for i in numbers])
         marks_BT = batch["marks"][:, 1:]
-        kl_BT = kl_by_token(_logits(new, batch), _logits(old, batch)) * marks_BT
+        kl_BT = kl_by_token(logits_of(new, batch), logits_of(old, batch)) * marks_BT
         means = (kl_BT.sum(1) / marks_BT.sum(1)).tolist()
         found |= dict(zip(numbers, means, strict=True))
     return [found[i] for i in range(len(lists))]
-
-
-def _logits(loaded: Loaded, batch: dict[str, Tensor]) -> Tensor:
-    logits: Tensor = loaded.model(**inputs_of(loaded.model, batch, logits_to_keep=1)).logits[:, :-1]
-    return logits
 
 
 def kl_by_token(new_BTV: Tensor, old_BTV: Tensor) -> Tensor:

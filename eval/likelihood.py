@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from eval.suites.choices import CHOICES, LETTERS
@@ -113,10 +114,8 @@ def logprobs(loaded: Loaded, lists: list[AnswerList], batch_tokens: int) -> list
     """What each answer of each list has after its prompt."""
     found: dict[int, list[Found]] = {}
     for numbers in batches(lists, min(batch_tokens, LOGIT_TOKENS), kept=1):
-        own = [replace(lists[i], marks=[[1] * len(answer) for answer in lists[i].answers]) for i in numbers]
-        batch = {name: value.to(loaded.device) for name, value in collate(own, loaded.renderer.pad_id, kept=1).items()}
-        inputs = inputs_of(loaded.model, batch, logits_to_keep=1)
-        logits_BTV = loaded.model(**inputs).logits[:, :-1].float()
+        batch = whole_answers(loaded, [lists[i] for i in numbers])
+        logits_BTV = logits_of(loaded, batch).float()
         ids_BT, marks_BT = batch["input_ids"][:, 1:], batch["marks"][:, 1:]
         tokens_BT = -cross_entropy(logits_BTV.transpose(1, 2), ids_BT, reduction="none")
         sums = (tokens_BT * marks_BT).sum(1).tolist()
@@ -124,3 +123,15 @@ def logprobs(loaded: Loaded, lists: list[AnswerList], batch_tokens: int) -> list
         rows = iter(zip(sums, marks_BT.sum(1).tolist(), greedy, strict=True))
         found |= {i: [Found(*next(rows)) for _ in lists[i].answers] for i in numbers}
     return [found[i] for i in range(len(lists))]
+
+
+def whole_answers(loaded: Loaded, lists: Sequence[AnswerList]) -> dict[str, Tensor]:
+    """A batch on the model's device that begins at each prompt's last token, with every token of the answers marked."""
+    own = [replace(item, marks=[[1] * len(answer) for answer in item.answers]) for item in lists]
+    return {name: value.to(loaded.device) for name, value in collate(own, loaded.renderer.pad_id, kept=1).items()}
+
+
+def logits_of(loaded: Loaded, batch: dict[str, Tensor]) -> Tensor:
+    """What a model says of each token of such a batch but the first, (B, T - 1, V)."""
+    logits: Tensor = loaded.model(**inputs_of(loaded.model, batch, logits_to_keep=1)).logits[:, :-1]
+    return logits

@@ -21,7 +21,8 @@ from synth.generate_spec import GenerateConfig, makes_pairs
 from synth.meter import Meter
 from synth.operators.asking import message_of
 from synth.operators.bill import Bill
-from synth.operators.work import TEACHER, Item, Staff, Work
+from synth.operators.items import Item
+from synth.operators.work import TEACHER, Staff, Work
 from synth.report import ANSWERS, write_report
 from synth.sources import FILE_NAME, pipeline_module, pipeline_spec
 

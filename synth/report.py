@@ -15,7 +15,8 @@ from posttrain.data.overlap import runs_of, words
 from posttrain.data.rows import Row, content_id
 from posttrain.stages import Job
 from synth.operators.bill import Tally
-from synth.operators.work import Made, Work
+from synth.operators.items import Made
+from synth.operators.work import Work
 
 REPORT = "report.json"
 ANSWERS = "answers"

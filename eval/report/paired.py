@@ -7,6 +7,7 @@ from typing import Any
 from eval.drift import MEASURES, drift
 from eval.report.charts import Dot
 from eval.report.evaluations import Evaluation
+from eval.report.page import percent
 from eval.statistics import rate
 from eval.table import changes, clusters_of, split_by
 from posttrain.data.rows import Prompt
@@ -121,10 +122,6 @@ def dots_of(lines: Sequence[Line], titles: Sequence[str]) -> list[tuple[str, lis
         )
         for line in lines
     ]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}"
 
 
 @dataclass(frozen=True)

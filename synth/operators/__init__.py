@@ -2,9 +2,10 @@
 
 from synth.operators.asking import ask, converse, hold, says, system, told, user
 from synth.operators.checking import different, execute, in_language, judge, prefer, sift, verify
+from synth.operators.items import Item
 from synth.operators.parsing import Unreadable, as_json, choice, code, numbered, parse, tagged
 from synth.operators.rewriting import revise, translate
-from synth.operators.work import TEACHER, Item, Work
+from synth.operators.work import TEACHER, Work
 
 __all__ = [
     "TEACHER", "Item", "Unreadable", "Work", "as_json", "ask", "choice", "code", "converse", "different", "execute",

@@ -17,7 +17,8 @@ from posttrain.engines.dialogs import Dialog, Reply
 from posttrain.engines.dialogs import hold as hold_dialogs
 from posttrain.engines.protocol import Engine, Sampling
 from synth.operators.bill import Bill
-from synth.operators.work import TEACHER, Item, Work
+from synth.operators.items import Item
+from synth.operators.work import TEACHER, Work
 
 UNFINISHED = {"length": "cut", "too_long": "too long for the model", "refused": "refused by the server"}
 """Why a text that did not end by itself is dropped."""

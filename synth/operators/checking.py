@@ -14,7 +14,8 @@ from posttrain.data.overlap import runs_of, words
 from posttrain.data.rows import Check, Message, Prompt, Response
 from posttrain.engines.protocol import Sampling
 from synth.operators.asking import put
-from synth.operators.work import TEACHER, Item, Work
+from synth.operators.items import Item
+from synth.operators.work import TEACHER, Work
 
 LIKE = 0.7
 """Share of the fewer pairs of neighbouring words at which two texts are alike; Self-Instruct (2212.10560, section 2.2)

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from posttrain.data.records import parse_json
-from synth.operators.work import Item, Work
+from synth.operators.items import Item
+from synth.operators.work import Work
 
 FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]*)[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"^[ \t]*(\d{1,4})[.)][ \t]+(.+?)(?=^[ \t]*\d{1,4}[.)][ \t]|\Z)", re.DOTALL | re.MULTILINE)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from synth.operators.asking import Temperature, ask
 from synth.operators.checking import in_language, sift
-from synth.operators.work import TEACHER, Item, Work
+from synth.operators.items import Item
+from synth.operators.work import TEACHER, Work
 from synth.world.languages import ENGLISH_NAMES
 
 TRANSLATE = "common/translate"

@@ -2,15 +2,14 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from posttrain.chat.messages import checked, undeclared
 from posttrain.data.read import read_rows
 from posttrain.data.records import SHOWN_CHARACTERS
 from posttrain.data.rows import Check, Document, Message, Pair, Prompt, Reject, Row, Tool, content_id
@@ -20,6 +19,7 @@ from posttrain.errors import UserError
 from posttrain.stages import Job
 from synth.meter import Meter
 from synth.operators.bill import Tally
+from synth.operators.items import Item, Made, fault
 from synth.prompts import Wording, operator_file, read_wording
 from synth.sources import EARLIER, FAILURES, Budget, PipelineSpec, SourceConfig, failures, input_name, pipeline_spec
 
@@ -31,55 +31,6 @@ FIRST_WAVE = 32
 LEAST_WAVE = 0.05
 """With a budget: a wave of a smaller share of what was made is not worth asking."""
 OUT_OF_BUDGET = "budget reached"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One thing on its way from a seed to a row. `values` are what templates read and what steps have found; `parents`
-    ids of what it was made from; `made_by` says which model wrote what it holds, and how."""
-
-    id: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    language: str = "en"
-    parents: tuple[str, ...] = ()
-    made_by: Mapping[str, Any] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
-
-    def plus(self, **values: Any) -> "Item":
-        """The same item with more values."""
-        return replace(self, values={**self.values, **values})
-
-    def split(self, into: str, many: Iterable[Any]) -> list["Item"]:
-        """An item for each of many values, under the name `into`; each has an id of its own."""
-        return [
-            replace(self, id=content_id(self.id, into, place), values={**self.values, into: value})
-            for place, value in enumerate(many)
-        ]
-
-
-@dataclass(frozen=True)
-class Made:
-    """What came of one item: a prompt, rows and pairs that stand or fall together."""
-
-    language: str
-    prompt: Prompt | None
-    rows: tuple[Row, ...]
-    pairs: tuple[Pair, ...]
-
-    @property
-    def one(self) -> Prompt | Row | Pair:
-        """What stands for all of it."""
-        return self.prompt or (self.rows[0] if self.rows else self.pairs[0])
-
-    @property
-    def all(self) -> tuple[Prompt | Row | Pair, ...]:
-        return (*((self.prompt,) if self.prompt else ()), *self.rows, *self.pairs)
-
-    @property
-    def id(self) -> str:
-        return self.one.id
 
 
 @dataclass(frozen=True)
@@ -257,7 +208,7 @@ class Work:
     ) -> None:
         """What the item has become, unless it is malformed or there already. One of the three must be given."""
         made = Made(item.language, prompt, tuple(rows), tuple(pairs))
-        reason = "duplicate" if made.id in self.made else _fault(made)
+        reason = "duplicate" if made.id in self.made else fault(made)
         self.tally("keep", item.language).came += 1
         if reason:
             self.drop(item, "keep", reason, row=made.one)
@@ -310,26 +261,3 @@ class Work:
 
     def _source(self, item: Item) -> str:
         return str(item.made_by.get("model", self.config.from_))
-
-
-def _fault(made: Made) -> str:
-    """Why it cannot be trained on, if so: a message that no template can say, or a call of an undeclared tool."""
-    for row in made.rows:
-        if reason := malformed(row.messages, row.tools):
-            return reason
-    for pair in made.pairs:
-        for answer in (pair.chosen, pair.rejected):
-            if reason := malformed((*pair.prompt, answer), pair.tools):
-                return reason
-        if pair.chosen == pair.rejected:
-            return "pair of equal answers"
-    return malformed(made.prompt.messages, made.prompt.tools) if made.prompt else ""
-
-
-def malformed(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-    """Why a conversation cannot be rendered; empty where it can."""
-    try:
-        checked(messages, tools)
-    except UserError:
-        return "malformed"
-    return "undeclared tool" if undeclared(messages, tools) else ""

@@ -103,8 +103,3 @@ def _failed(told: list[dict[str, Any]], count: int) -> str:
 def tool_message(value: Any) -> Message:
     """A result as the model is told it."""
     return {"role": "tool", "content": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
-
-
-def call_message(calls: Sequence[Call], text: str = "") -> Message:
-    """The assistant's message that makes the calls."""
-    return {"role": "assistant", "content": text, "tool_calls": [{"type": "function", "function": c} for c in calls]}

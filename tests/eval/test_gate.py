@@ -126,11 +126,8 @@ def test_none_compares_and_refuses_nothing(gate):
     assert (job.summary["passed"], job.summary["change"]["overall"]["significant"]) == (True, True)
 
 
-def test_a_failed_minimum_keeps_a_previous_checkpoint_that_nobody_evaluated(gate, tmp_path):
-    """There is no evaluation to keep then, and the next gate finds none to compare with."""
-    first = gate(None, every(0.6), minimum={"a": 0.7}, report={"a": 0.6})
-    assert (first.summary["passed"], first.summary["kept"], kept(first)) == (False, "previous", "old")
-    assert not (first.folder / "evaluation").exists()
+def next_gate(first, tmp_path):
+    """The gate of the round after, which finds the first one's folder in place of a checkpoint and an evaluation."""
     inputs = {
         "candidate": tmp_path / "new", "evaluation": tmp_path / "new-evaluation", "prompts": [tmp_path],
         "previous": first.folder, "previous_evaluation": first.folder,
@@ -138,6 +135,15 @@ def test_a_failed_minimum_keeps_a_previous_checkpoint_that_nobody_evaluated(gate
     (tmp_path / "next").mkdir()
     job = Job(GateConfig(), inputs, tmp_path / "next", 0, 3, "gate")
     run(job)
+    return job
+
+
+def test_a_failed_minimum_keeps_a_previous_checkpoint_that_nobody_evaluated(gate, tmp_path):
+    """There is no evaluation to keep then, and the next gate finds none to compare with."""
+    first = gate(None, every(0.6), minimum={"a": 0.7}, report={"a": 0.6})
+    assert (first.summary["passed"], first.summary["kept"], kept(first)) == (False, "previous", "old")
+    assert not (first.folder / "evaluation").exists()
+    job = next_gate(first, tmp_path)
     assert (job.summary["kept"], kept(job)) == ("candidate", "new")
     assert job.summary["note"] == "there is no earlier evaluation to compare with"
 
@@ -154,13 +160,7 @@ def test_a_capability_that_is_not_evaluated_is_refused(gate):
 
 def test_the_next_gate_reads_the_kept_evaluation_inside_a_gates_folder(gate, tmp_path):
     first = gate(every(0.6), every(0.2))
-    inputs = {
-        "candidate": tmp_path / "new", "evaluation": tmp_path / "new-evaluation", "prompts": [tmp_path],
-        "previous": first.folder, "previous_evaluation": first.folder,
-    }  # fmt: skip
-    (tmp_path / "next").mkdir()
-    job = Job(GateConfig(), inputs, tmp_path / "next", 0, 3, "gate")
-    run(job)
+    job = next_gate(first, tmp_path)
     assert (job.summary["kept"], kept(job)) == ("previous", "old")
     assert (job.folder / "evaluation" / "report.json").is_file()
     assert job.summary["change"]["overall"]["change"] == pytest.approx(-0.4)

@@ -1,10 +1,12 @@
 """The operators one by one on a scripted server: what goes on, what is dropped, for which reason, at what cost."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import BaseModel
 
 from posttrain.checks import sandbox
-from posttrain.data.rows import Check, Prompt
+from posttrain.data.rows import Check, Pair, Prompt
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from synth.generate_spec import GenerateConfig
@@ -32,6 +34,7 @@ from synth.operators import (
     verify,
 )
 from synth.operators.checking import Likeness
+from synth.operators.items import Made, fault
 from synth.operators.work import Staff
 from synth.prompts import Wording
 from tests.synth.scripted import Scripted
@@ -312,3 +315,18 @@ def test_a_hostile_document_stays_text_or_is_refused_and_its_order_is_not_obeyed
     assert ask(one, items_of(one, hostile), "say", into="said") == []
     assert one.server.asked == []
     assert [reason for _, reason, _ in reasons(one)] == ["refused by the server"]
+
+
+def test_a_pair_is_looked_at_with_all_the_messages_of_both_sides():
+    ask, answer = {"role": "user", "content": "Time?"}, {"role": "assistant", "content": "Noon."}
+    call = {"name": "clock", "arguments": {}}
+    steps = ({"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]},
+             {"role": "tool", "content": "12:00"})  # fmt: skip
+    pair = Pair((ask,), answer, {**answer, "content": "No idea."}, "tool_use")
+    assert fault(Made("en", None, (), (pair,))) == ""
+    assert fault(Made("en", None, (), (replace(pair, chosen_steps=steps),))) == "undeclared tool"
+    assert fault(Made("en", None, (), (replace(pair, rejected=answer),))) == "pair of equal answers"
+    assert (
+        fault(Made("en", None, (), (replace(pair, rejected=answer, chosen_steps=({**answer, "content": "Hm."},)),)))
+        == ""
+    )
