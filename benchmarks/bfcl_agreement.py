@@ -183,8 +183,9 @@ def cases_of(records: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     return found
 
 
-def peer(python: str, step: str, records: int, given: Any = None) -> Any:
-    command = [python, __file__, "--step", step, "--records", str(records)]
+def in_peer(python: str, script: str, arguments: list[str], given: Any = None) -> Any:
+    """What a script prints last, as JSON, when the peer's Python runs it with `given` on its input."""
+    command = [python, script, *arguments]
     done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -207,10 +208,10 @@ def usable(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[st
 
 def compare(python: str, each: int, seed: int) -> tuple[str, list[str]]:
     """The checker's version, and the result."""
-    theirs = peer(python, "records", each)
+    theirs = in_peer(python, __file__, ["--step", "records", "--records", str(each)])
     records, others = usable(theirs["records"])
     cases = cases_of(records, seed)
-    verdicts = peer(python, "verdicts", each, cases)
+    verdicts = in_peer(python, __file__, ["--step", "verdicts"], cases)
     agree, right, differ, shown = Counter[str](), Counter[str](), Counter[str](), list[str]()
     for case, verdict in zip(cases, verdicts, strict=True):
         ours, reason = our_verdict(case)

@@ -37,7 +37,7 @@ from posttrain.stages import Job
 from posttrain.train.batches import Listed, lists_of
 from posttrain.train.dpo import preference_trainer
 from posttrain.train.dpo_spec import DpoConfig
-from posttrain.train.reference import sums_of
+from posttrain.train.reference import Held, sums_of
 from posttrain.train.trainer import arguments, train
 
 VOCABULARY = 2048
@@ -153,7 +153,8 @@ def prepared(case: Case, size: int, seed: int) -> tuple[Work, float]:
     lists, reference = lists_of(pairs), model_of(tokenizer, seed + 1)
     add_fused_lm_head(reference)
     began = time.process_time()
-    rows = sums_of((Loaded(reference, OwnIds(tokenizer)), Machine().batch_tokens), lists)  # type: ignore[arg-type]
+    held = Held(Loaded(reference, OwnIds(tokenizer)), Machine().batch_tokens)  # type: ignore[arg-type]
+    rows = sums_of(held, lists)
     seconds = time.process_time() - began
     sums = [[sum(two) for two in row["logprobs"]] for row in rows]
     given = [replace(item, reference=own, kinds=[0]) for item, own in zip(lists, sums, strict=True)]

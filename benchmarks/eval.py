@@ -22,7 +22,7 @@ import harness
 
 MODEL = harness.ROOT / "posttrain" / "tiny" / "base"
 PROMPTS, TOKENS = 1000, 32
-BATCHES = (1, 32, 128, 256)
+BATCHES = (1, 32, 128, 256, 512, 1024)
 """Batch sizes that the peer is tried with; 1 is what it takes where nobody says otherwise."""
 BATCH_TOKENS = 32_768
 """Of `machine:` in recipes/quickstart."""

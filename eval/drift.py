@@ -17,6 +17,9 @@ from posttrain.data.rows import LANGUAGES, Prompt, Response
 RUN = 4
 """Words of a run that counts as repeated when the answer has had it before."""
 
+SURE = 0.9
+"""How probable a language must be to count: of a few words, names, or a call's JSON the likeliest is often wrong."""
+
 
 def _tokens(prompt: Prompt, response: Response) -> float | None:
     return float(response.tokens)
@@ -28,9 +31,16 @@ def _refuses(prompt: Prompt, response: Response) -> float | None:
     return None if wanted else float(refuses(response.text))
 
 
+def in_language(prompt: Prompt, response: Response) -> bool | None:
+    """Whether an answer is in its prompt's language; None where it is too short, or no prose, to be sure."""
+    found, probability = identify(response.text)
+    unsure = found == UNDETERMINED or probability < SURE
+    return None if unsure or prompt.language not in LANGUAGES else found == prompt.language
+
+
 def _other_language(prompt: Prompt, response: Response) -> float | None:
-    found = identify(response.text)[0]
-    return None if found == UNDETERMINED or prompt.language not in LANGUAGES else float(found != prompt.language)
+    same = in_language(prompt, response)
+    return None if same is None else float(not same)
 
 
 def repetition(text: str) -> float:

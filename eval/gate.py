@@ -21,6 +21,7 @@ from posttrain.artifacts import LOG, MANIFEST, write_durably
 from posttrain.checks.intervals import Z
 from posttrain.data.rows import Prompt, Response
 from posttrain.data.tables import iter_table
+from posttrain.engines.folders import model_folder
 from posttrain.errors import StoppedByGate, UserError
 from posttrain.stages import Job
 
@@ -40,7 +41,7 @@ def run(job: Job) -> None:
     keep_previous = not verdict["passed"] and config.on_fail == "keep_previous"
     verdict["kept"] = "previous" if keep_previous else "candidate"
     write_durably(job.folder / VERDICT, json.dumps(verdict, indent=1, ensure_ascii=False))
-    link_files(_model_folder(job.inputs["previous" if keep_previous else "candidate"]), job.folder)
+    link_files(model_folder(job.inputs["previous" if keep_previous else "candidate"]), job.folder)
     kept = earlier_evaluation(job) if keep_previous else evaluation_folder(job, "evaluation")
     if kept is not None:
         link_files(kept, job.folder / KEPT)
@@ -192,16 +193,6 @@ def earlier_evaluation(job: Job) -> Path | None:
         return None
     folder = evaluation_folder(job, "previous_evaluation")
     return folder if (folder / REPORT).is_file() else None
-
-
-def _model_folder(model: Path | str) -> Path:
-    """A local folder as it is; a hub name is looked up in, or fetched into, the hub's cache."""
-    folder = Path(model)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.md"]))
 
 
 def link_files(source: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ class DriftLimits(Config):
     refusals: float | None = Field(None, ge=0, le=1)
     """More answers that refuse where they should not, as a share of answers."""
     language: float | None = Field(None, ge=0, le=1)
-    """More answers in another language than the prompt's, as a share of those long enough to tell."""
+    """More answers in another language than the prompt's, as a share of those whose language can be told."""
     repetition: float | None = Field(None, ge=0, le=1)
     """More words that only repeat, as a share (runs of four words that an answer has already had)."""
     kl: float | None = Field(None, gt=0)

@@ -21,7 +21,7 @@ from eval.harness_tasks import (
     suite_prompts,
     told,
 )
-from eval.likelihood import Continuation, continuations
+from eval.likelihood import Continuation, Found, continuations, of_texts
 from eval.table import Graded
 from posttrain.artifacts import write_durably
 from posttrain.data.rows import Message, Prompt, Response, content_id
@@ -103,10 +103,8 @@ def _model(asked: Asked) -> Any:
             return likelihoods(asked, requests, self.prompts, self.responses)
 
         def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-            raise UserError(
-                f"{requests[0].task_name} asks for the likelihood of texts without a prompt, which is no evaluation of "
-                "answers; leave the task out"
-            )
+            self.prompts |= _known(asked, requests)
+            return texts_alone(asked, requests, self.prompts, self.responses)
 
     return Ours()
 
@@ -194,12 +192,27 @@ def likelihoods(
     found = continuations(asked.job, asked.name, asks)
     value_of = {id(request): value for request, value in zip(requests, found, strict=True)}
     for doc, own in by_doc(requests).items():
-        values = [value_of[id(request)].logprob for request in own]
-        best = values.index(max(values))
-        made_by = {"stage": asked.job.name, "round": asked.job.round, "model": asked.job.name, "by": "likelihood"}
-        tokens, text = value_of[id(own[best])].tokens, str(own[best].args[1]).strip()
-        responses[doc].append(Response(prompts[doc].id, best, text, "stop", tokens, values[best], made_by))
+        values = [value_of[id(request)] for request in own]
+        best = max(range(len(own)), key=lambda place: values[place].logprob)
+        text = str(own[best].args[1]).strip()
+        responses[doc].append(_likely(asked, prompts[doc], best, text, values[best]))
     return [(value.logprob, value.greedy) for value in found]
+
+
+def texts_alone(
+    asked: Asked, requests: Sequence[Instance], prompts: Mapping[Doc, Prompt], responses: dict[Doc, list[Response]]
+) -> list[float]:
+    """For each request the log-probability of its text without anything before it: what perplexity is made of."""
+    found = of_texts(asked.job, asked.name, [str(request.args[0]) for request in requests])
+    for request, value in zip(requests, found, strict=True):
+        doc = (str(request.task_name), int(request.doc_id))
+        responses[doc].append(_likely(asked, prompts[doc], 0, str(request.args[0]), value))
+    return [value.logprob for value in found]
+
+
+def _likely(asked: Asked, prompt: Prompt, index: int, text: str, value: Found) -> Response:
+    made_by = {"stage": asked.job.name, "round": asked.job.round, "model": asked.job.name, "by": "likelihood"}
+    return Response(prompt.id, index, text, "stop", value.tokens, value.logprob, made_by)
 
 
 def _graded(metric: str, samples: Mapping[str, list[dict[str, Any]]], model: Any) -> Iterator[Graded]:

@@ -5,6 +5,7 @@ travel through the harness as JSON text, in place of rendered prompts.
 import contextlib
 import difflib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -19,6 +20,8 @@ from posttrain.machine import Machine
 
 HARNESS, TASKS = "lm_eval.json", "tasks"
 """In a suite's folder its settings, and the task files of one's own."""
+CODE_ALLOWED = "HF_ALLOW_CODE_EVAL"
+"""Without this variable the metric `code_eval`, which HumanEval and MBPP try as they are loaded, runs nothing."""
 Instance = Any
 Tasks = dict[str, Any]
 
@@ -49,16 +52,28 @@ def load_tasks(settings: Settings, folder: Path, machine: Machine) -> Tasks:
     manager = _manager(settings, own)
     # Data files are named in the YAML, seen from the task files.
     at_home = contextlib.chdir(own if own.is_dir() else folder)
-    with told(f"the tasks {', '.join(settings.tasks)} of lm-eval cannot be loaded"), at_home:
-        loaded: Tasks = manager.load(list(settings.tasks))
+    allowed = machine.untrusted_code == "run_unsandboxed"
+    if allowed:
+        os.environ[CODE_ALLOWED] = "1"
+    try:
+        with told(f"the tasks {', '.join(settings.tasks)} of lm-eval cannot be loaded"), at_home:
+            loaded: Tasks = manager.load(list(settings.tasks))
+    except UserError as error:
+        if not allowed and CODE_ALLOWED in str(error.__cause__):
+            raise _unsafe(", ".join(settings.tasks)) from error
+        raise
     for name, task in loaded["tasks"].items():
-        if getattr(task, "UNSAFE_CODE", False) and machine.untrusted_code != "run_unsandboxed":
-            raise UserError(
-                f"the task {name} of lm-eval runs code that the model writes, outside of any sandbox; use "
-                "eval.suites.code, or set machine.untrusted_code: run_unsandboxed"
-            )
+        if getattr(task, "UNSAFE_CODE", False) and not allowed:
+            raise _unsafe(name)
         _configure(task, settings)
     return loaded
+
+
+def _unsafe(task: str) -> UserError:
+    return UserError(
+        f"the task {task} of lm-eval runs code that the model writes, outside of any sandbox; use "
+        "eval.suites.code, or set machine.untrusted_code: run_unsandboxed"
+    )
 
 
 def _manager(settings: Settings, own: Path) -> Any:

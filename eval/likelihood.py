@@ -100,6 +100,34 @@ def continuations(job: Job, name: str, asks: Sequence[Continuation]) -> list[Fou
     return [found[number] for number in range(len(asks))]
 
 
+def of_texts(job: Job, name: str, texts: Sequence[str]) -> list[Found]:
+    """What each text has by itself, after the tokenizer's BOS (EOS where there is none), as perplexity wants it. One
+    that is longer than the model takes is read in windows, each but the first after one token of the one before, as
+    lm-eval does. Raises UserError for a model behind an endpoint."""
+    loaded = load_own(job, name)
+    tokenizer = loaded.renderer.tokenizer
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    windows = [_windows([begin, *loaded.renderer.ids(text)], room(loaded)) for text in texts]
+    values = iter(logprobs(loaded, [window for own in windows for window in own], job.machine.batch_tokens))
+    return [_together([next(values)[0] for _ in own]) for own in windows]
+
+
+def _windows(ids: Sequence[int], size: int) -> list[AnswerList]:
+    """All ids but the first as answers, each once and after one id or more, in windows of at most `size` ids."""
+    found, step = [], size - 1
+    for start in range(1, len(ids), step):
+        end = min(len(ids), start + step)
+        context = start if start == 1 else max(1, min(start, size - (end - start)))
+        found.append(AnswerList(list(ids[start - context : start]), [list(ids[start:end])]))
+    return found
+
+
+def _together(parts: Sequence[Found]) -> Found:
+    return Found(
+        sum(part.logprob for part in parts), sum(part.tokens for part in parts), all(part.greedy for part in parts)
+    )
+
+
 def _list(renderer: Renderer, asks: Sequence[Continuation]) -> AnswerList:
     """One conversation's texts as ids. A text that goes on from the beginning of an answer is split after that one's
     own tokens, as lm-eval does."""

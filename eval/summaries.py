@@ -5,11 +5,11 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
+from eval.drift import in_language
 from eval.statistics import even_length_win_rate, pass_at_k
 from eval.suites.making import Answering
 from eval.table import Graded, split_by, sum_up
 from posttrain.checks.intervals import wilson
-from posttrain.checks.language import UNDETERMINED, identify
 from posttrain.data.rows import Prompt
 
 Summary = dict[str, Any]
@@ -58,15 +58,15 @@ def instructions(answers: Sequence[Graded]) -> Summary:
 
 
 def multilingual(answers: Sequence[Graded]) -> Summary:
-    """By language: the mean, and the share of answers in the language of the question, of those long enough to tell."""
+    """By language: the mean, and the share of answers in the language of the question, of those that can be told."""
     split = split_by(answers, [answer.prompt.language for answer in answers])
-    return {"languages": {name: {**sum_up(own), "in_language": in_language(own)} for name, own in split.items()}}
+    return {"languages": {name: {**sum_up(own), "in_language": share_in_language(own)} for name, own in split.items()}}
 
 
-def in_language(answers: Iterable[Graded]) -> float | None:
-    """The share of answers that are in their prompt's language; None where all are too short to tell."""
-    told = [(identify(answer.response.text)[0], answer.prompt.language) for answer in answers]
-    known = [found == wanted for found, wanted in told if found != UNDETERMINED]
+def share_in_language(answers: Iterable[Graded]) -> float | None:
+    """The share of answers that are in their prompt's language, of those that can be told; None where none can."""
+    told = [in_language(answer.prompt, answer.response) for answer in answers]
+    known = [same for same in told if same is not None]
     return fmean(known) if known else None
 
 

@@ -68,7 +68,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         manifest = Manifest(**raw)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{folder / MANIFEST} cannot be read ({error}); remove the folder and run again") from error
     for name, record in manifest.files.items():
         path = folder / name

@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import io
 import json
+import math
 import os
-import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from posttrain.errors import PosttrainError, UserError
 if TYPE_CHECKING:
     from posttrain.rounds.plan import Plan
 
+STARTED = time.perf_counter()
+"""When this process began, but for the start of Python itself."""
 RUNS = Path("runs")
 """Where a run's root is made when --root does not say."""
 EXIT_CODES = (
@@ -24,6 +28,7 @@ EXIT_CODES = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0, or the exit code of the error it ended with."""
+    _mend_streams()
     options = _parser().parse_args(arguments)
     # Last, so that a user's own stages are found here without hiding anything installed.
     sys.path.append(os.getcwd())
@@ -34,16 +39,55 @@ def main(arguments: list[str] | None = None) -> None:
         _say(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _say("stopped")
+        _say("stopped. Same command goes on." if options.command is run else "stopped")
         sys.exit(75)
     except BrokenPipeError:
         # The reader (head, less) has seen enough; without this Python complains again while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        _say(f"cannot read or write: {error}; make room or permission there, then give the same command again")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(UserError.exit_code)
+
+
+def _mend_streams() -> None:
+    """Output goes nowhere where it was closed, and what its encoding lacks is shown as a question mark."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _say(text: str) -> None:
-    print(f"posttrain: {text}", file=sys.stderr)
+    from posttrain.rounds.view import VISIBLE
+
+    print(f"posttrain: {text}".translate(VISIBLE), file=sys.stderr)
+
+
+def _filled(text: str) -> str:
+    """An argument that is not empty, as one is when a shell's variable is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_filled(text))
+
+
+def _number(least: float, kind: type[Any] = int) -> Any:
+    """A reader of finite numbers of a kind that are not below `least`."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text}: expected a number from {least:g} on")
+        return value
+
+    read.__name__ = kind.__name__  # what argparse calls it where the text is no number
+    return read
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,10 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_launch(commands)
     _add(commands, "recipes", recipes, "list the recipes that come with the package")
     init = _add(commands, "init", init_folder, "copy a recipe into a folder of your own, to start from")
-    init.add_argument("folder", metavar="DIR")
+    init.add_argument("folder", metavar="DIR", type=_path)
     init.add_argument("--recipe", default="quickstart", metavar="NAME", help="which one (default: quickstart)")
     status_parser = _add(commands, "status", status, "what of a run is finished; expected beside measured")
-    status_parser.add_argument("run", metavar="RUN", help="root of a run")
+    status_parser.add_argument("run", metavar="RUN", type=_path, help="root of a run")
     _add_reports(commands)
     _add_looking(commands)
     return parser
@@ -74,9 +118,9 @@ def _add(commands: Any, name: str, command: Any, text: str) -> argparse.Argument
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a file, or the name of a recipe that comes with the package")
+    parser.add_argument("recipe", metavar="RECIPE", type=_filled, help="a file, or the name of a shipped one")
     parser.add_argument(
-        "--root", metavar="DIR", type=Path, help="where everything is written (default: runs/<recipe's name>)"
+        "--root", metavar="DIR", type=_path, help="where everything is written (default: runs/<recipe's name>)"
     )
     parser.add_argument(
         "--set",
@@ -123,23 +167,23 @@ def _add_launch(commands: Any) -> None:
     _add_recipe(parser)
     parser.add_argument("stage", metavar="STAGE", help="a stage with a launcher, such as round-1/sft")
     parser.add_argument("--print", action="store_true", dest="only_print", help="show command and environment instead")
-    parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="number of this machine (default: 0)")
+    parser.add_argument("--machine-rank", type=_number(0), default=0, metavar="N", help="of this machine (default: 0)")
 
 
 def _add_reports(commands: Any) -> None:
     parser = _add(commands, "report", report, "write a run's report as one HTML file, and print its essentials")
-    parser.add_argument("run", metavar="RUN", type=Path, help="root of a run, finished or not")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it (default: RUN/report.html)")
+    parser.add_argument("run", metavar="RUN", type=_path, help="root of a run, finished or not")
+    parser.add_argument("--out", metavar="FILE", type=_path, help="where to write it (default: RUN/report.html)")
     parser = _add(commands, "compare", compare, "compare two runs or checkpoints on the prompts that both answered")
     for name in ("A", "B"):
-        parser.add_argument(name.lower(), metavar=name, type=Path, help="root of a run, or a checkpoint's folder in it")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it (default: compare.html)")
+        parser.add_argument(name.lower(), metavar=name, type=_path, help="root of a run, or a checkpoint in it")
+    parser.add_argument("--out", metavar="FILE", type=_path, help="where to write it (default: compare.html)")
 
 
 def _add_looking(commands: Any) -> None:
     parser = _add(commands, "show", show, "read the rows of a run or of one artifact")
     parser.add_argument(
-        "path", metavar="RUN|ARTIFACT", help="root of a run, or a folder in it such as runs/quickstart/round-1/sample"
+        "path", metavar="RUN|ARTIFACT", type=_filled, help="root of a run, or a folder in it such as RUN/round-1/sample"
     )
     parser.add_argument("--stage", help="only rows of this stage")
     tables = "rows, pairs, preferences, responses, prompts, documents, scores, rejects"
@@ -153,16 +197,16 @@ def _add_looking(commands: Any) -> None:
     )
     parser.add_argument("--sort", metavar="NAME", help="column or scorer, largest first")
     parser.add_argument("--columns", metavar="A,B", help="a line a row with these columns, instead of the messages")
-    parser.add_argument("--limit", type=int, default=10, metavar="N", help="how many (default: 10)")
+    parser.add_argument("--limit", type=_number(0), default=10, metavar="N", help="how many (default: 10)")
     parser = _add(commands, "trace", trace, "where a row came from: candidates, scores, prompt, and what made them")
-    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("run", metavar="RUN", type=_filled)
     parser.add_argument("row", metavar="ROW_ID", help="its id or the beginning of it")
     parser.add_argument("--show", action="store_true", help="print the conversation, trained tokens in colour")
     parser = _add(commands, "chat", chat, "talk to a checkpoint; reads lines, also from a pipe")
-    parser.add_argument("model", metavar="RUN|CHECKPOINT")
+    parser.add_argument("model", metavar="RUN|CHECKPOINT", type=_filled)
     parser.add_argument("--tools", metavar="FILE", help="JSON list of tools the model may call")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
-    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+    parser.add_argument("--temperature", type=_number(0, float), default=0.0, help="0, the default, is greedy")
+    parser.add_argument("--max-new-tokens", type=_number(1), default=256, metavar="N")
 
 
 def _plan(options: argparse.Namespace) -> tuple["Plan", Path]:
@@ -178,12 +222,13 @@ def _plan(options: argparse.Namespace) -> tuple["Plan", Path]:
 
 def run(options: argparse.Namespace) -> None:
     from posttrain.rounds.run import Choice, execute
-    from posttrain.rounds.view import RunScreen, console, result
+    from posttrain.rounds.screen import RunScreen
+    from posttrain.rounds.view import console, result
 
     made, root = _plan(options)
     choice = Choice(options.round, options.start, options.until, options.only, options.force)
     out = console()
-    told = execute(made, root, RunScreen(out), choice, options.verify)
+    told = execute(made, root, RunScreen(out), choice, options.verify, STARTED)
     if told["evaluations"]:
         _write_page(root)
     for part in result(told, root):
@@ -244,37 +289,18 @@ def launch(options: argparse.Namespace) -> None:
 
 
 def recipes(options: argparse.Namespace) -> None:
-    from posttrain.rounds.shipped import shipped_recipes
+    from posttrain.rounds.shipped import purpose, shipped_recipes
 
     shipped = shipped_recipes()
     width = max(map(len, shipped))
     for name, path in shipped.items():
-        print(f"{name:<{width}}  {_first_comment(path)}")
-
-
-def _first_comment(path: Path) -> str:
-    """The first line of the manual on top of a recipe."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# "):
-            return line.removeprefix("# ").split("   ")[0]
-    return ""
+        print(f"{name:<{width}}  {purpose(path)}")
 
 
 def init_folder(options: argparse.Namespace) -> None:
-    from posttrain.rounds.shipped import find_recipe
+    from posttrain.rounds.shipped import copy_recipe
 
-    source, target = find_recipe(options.recipe), Path(options.folder)
-    recipe = target / "recipe.yaml"
-    if recipe.exists():
-        raise UserError(f"{recipe} is there already; name another folder")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for path in sorted(source.parent.iterdir()):
-            if path.suffix in (".jsonl", ".json") and not (target / path.name).exists():
-                shutil.copyfile(path, target / path.name)
-        shutil.copyfile(source, recipe)
-    except OSError as error:
-        raise UserError(f"cannot write to {target}: {error.strerror}; name a folder that can be written") from error
+    recipe = copy_recipe(options.recipe, options.folder)
     print(f"{recipe} is yours to change.\n  posttrain plan {recipe}\n  posttrain run {recipe}")
 
 
@@ -282,7 +308,7 @@ def status(options: argparse.Namespace) -> None:
     from posttrain.rounds.report import assemble
     from posttrain.rounds.view import console, result, status_table
 
-    report = assemble(Path(options.run))
+    report = assemble(options.run)
     out = console()
     out.print(status_table(report))
     for part in result(report, options.run):

@@ -5,6 +5,8 @@ bf16; training as fp32 weights, gradients and two Adam moments. Activations are 
 for one micro-batch in training.
 """
 
+from pathlib import Path
+
 from posttrain.machine import Machine
 
 ANSWER_SHARE = 0.2
@@ -18,6 +20,10 @@ FORWARD_FLOPS = 2
 TRAINING_FLOPS = 6
 WEIGHT_BYTES = 2
 TRAINING_BYTES = 16
+PROCESS_BYTES = 800 << 20
+"""What a process with torch, transformers and TRL holds beside the model; 0.7 to 1.2 GiB with it in the quick start."""
+GPU = Path("/dev/nvidiactl")
+"""Where this is, `auto` will be CUDA; torch is not asked, because importing it takes longer than a plan may."""
 ACTIVATION_BYTES = 34
 """Bytes a token, layer and hidden unit keeps for the backward pass (Korthikanti et al. 2022, 2205.05198, equation 2,
 without attention scores)."""
@@ -43,6 +49,12 @@ def training_seconds(parameters: int, tokens: int, machine: Machine) -> float:
 
 def forward_memory(parameters: int) -> int:
     return WEIGHT_BYTES * parameters
+
+
+def process_memory(machine: Machine) -> int:
+    """What stands beside the model in the memory that is counted: nothing on a GPU, the process on a CPU."""
+    on_gpu = GPU.exists() if machine.device == "auto" else machine.device != "cpu"
+    return 0 if on_gpu else PROCESS_BYTES
 
 
 def training_memory(parameters: int, micro_batch_tokens: int) -> int:

@@ -11,16 +11,16 @@ from posttrain.config import Config
 class Machine(Config):
     """The recipe's `machine:` section. Nothing here enters a key."""
 
-    device: str = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`cpu`, `cuda`, or `auto`: CUDA when torch sees one."""
-    threads: int = 0
+    threads: int = Field(0, ge=0)
     """CPU threads for torch; 0 takes all cores."""
-    batch_tokens: int = 16_384
+    batch_tokens: int = Field(16_384, ge=1)
     """Tokens, padding included, that generation, scoring and evaluation put through the model at once."""
     train_tokens: int = Field(16_384, ge=1)
     """Tokens, padding included, of a forward and backward pass in training, on each device; accumulation makes up the
     stage's `batch_size`. A longer row still goes alone."""
-    teraflops: float = 0.08
+    teraflops: float = Field(0.08, gt=0)
     """Sustained TFLOP/s of all devices together, for the plan's estimate of time; the default is two CPU cores."""
     devices: int = Field(1, ge=1)
     """Accelerators the run may use, over all machines: the processes of a launched training, and the plan's device
@@ -72,6 +72,11 @@ class Launch:
     """Processes that share each row, where rows are longer than a device holds; 1 leaves rows whole."""
     rank: int = 0
     """Number of this process among all; 0 writes the artifact."""
+
+    @property
+    def splits_weights(self) -> bool:
+        """Whether each process holds a part of the weights only."""
+        return self.sharding in ("fsdp2", "zero3")
 
     @property
     def groups(self) -> int:

@@ -148,6 +148,8 @@ class StageSpec:
     While an instance is wired, `scope.instance` is its suffix."""
     part: Callable[[Any, str], str] = lambda config, instance: ""
     """For such a stage: the only kind that this instance provides, where it serves another instance; else empty."""
+    loads: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """Of the config: modules that the stage imports by names that stand there; their code is its code too."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from posttrain.data.rows import Message, Tool
 from posttrain.errors import UserError
 from posttrain.inspect import query
 from posttrain.inspect.run import Run, load
+from posttrain.rounds.sources import HUB_NAME
 
 PREFLIGHT = "preflight"
 """Key of a training stage's summary that its preflight report tells in full."""
@@ -42,7 +44,7 @@ def show(
             kept.append((of, row))
     if sort:
         kept.sort(key=lambda item: query.order(query.value(run, item[1], sort)), reverse=True)
-    if columns:
+    if columns is not None:
         _print_columns(run, kept[:limit], columns, out)
     else:
         for of, row in kept[:limit]:
@@ -52,11 +54,11 @@ def show(
 
 def _show_stage(run: Run, stage: str | None, out: Console) -> None:
     """A stage without tables: what its manifest sums up, and what it was trained on."""
+    if stage is None:
+        raise UserError(f"{run.root} has no rows to show yet; `posttrain status` tells what is finished")
     from posttrain.train.preflight import read_report
     from posttrain.train.preflight_view import print_report
 
-    if stage is None:
-        raise UserError(f"{run.root} has no rows to show yet; `posttrain status` tells what is finished")
     found = run.stage(stage)
     out.print(Text(f"{found.id}  {found.manifest.kind}  {found.folder}", style="bold"))
     for name, value in found.manifest.summary.items():
@@ -69,6 +71,8 @@ def _show_stage(run: Run, stage: str | None, out: Console) -> None:
 
 def _print_columns(run: Run, rows: list[tuple[str, Any]], columns: str, out: Console) -> None:
     names = [name.strip() for name in columns.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"--columns {columns!r} names no column; `show` without it prints whole rows")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in names:
         table.add_column(name, no_wrap=True)
@@ -116,29 +120,32 @@ def _print_messages(messages: Any, out: Console) -> None:
 
 def chat(model: str, tools_file: str | None, temperature: float, max_new_tokens: int, out: Console) -> None:
     """Talk to a checkpoint, or to the newest of a run: one line in, one answer out, until the input ends."""
-    from posttrain.engines.protocol import Request, Sampling, open_engine
+    from posttrain.engines.protocol import Completion, Request, Sampling, open_engine
     from posttrain.machine import Machine
 
     folder = _checkpoint(model)
     tools = _read_tools(tools_file)
-    engine = open_engine(folder, Machine())
     sampling = Sampling(n=1, temperature=temperature, max_new_tokens=max_new_tokens)
     messages: list[Message] = []
-    for number, line in enumerate(_lines(out)):
-        messages.append({"role": "user", "content": line})
-        completion = next(engine.generate([Request("chat", tuple(messages), tools, seed=number)], sampling))[0]
-        if completion.finish == "too_long":
-            out.print(
-                Text(
-                    f"the conversation and {max_new_tokens} new tokens no longer fit the model; starting again",
-                    style="dim",
+    with closing(open_engine(folder, Machine())) as engine:
+
+        def answer(seed: int) -> Completion:
+            return next(engine.generate([Request("chat", tuple(messages), tools, seed=seed)], sampling))[0]
+
+        for number, line in enumerate(_lines(out)):
+            messages.append({"role": "user", "content": line})
+            completion = answer(number)
+            if completion.finish == "too_long" and len(messages) > 1:
+                out.print(Text("the conversation no longer fits the model: starting again from here", style="dim"))
+                messages = messages[-1:]
+                completion = answer(number)
+            if completion.finish == "too_long":
+                raise UserError(
+                    f"a line of {len(line):,} characters and --max-new-tokens {max_new_tokens:,} do not fit the "
+                    "model's context; make one of them smaller"
                 )
-            )
-            messages = []
-            continue
-        out.print(Text(completion.text))
-        messages.append(engine.renderer.message(completion.text))
-    engine.close()
+            out.print(Text(completion.text))
+            messages.append(engine.renderer.message(completion.text))
 
 
 def _lines(out: Console) -> Iterator[str]:
@@ -162,6 +169,8 @@ def _checkpoint(model: str) -> str:
             load(path)
             raise UserError(f"{path} has no finished checkpoint yet; run it, or name a model folder")
         return str(path / "final")
+    if not path.exists() and not HUB_NAME.match(model):
+        raise UserError(f"{model} is neither a run, a model folder nor a hub name (owner/name)")
     return model
 
 

@@ -14,6 +14,9 @@ from posttrain.train.settings import listed
 from reward.annotate_spec import ANNOTATED
 from reward.scorers import COMBINED, FILE, JUDGE, REWARD, VERIFIER, VOTES
 
+SCORED = "scored"
+"""In the plan: the answers that are scored, however many scorers there are."""
+
 
 class ScoreConfig(Config):
     """The recipe's `score:` section: scorers by weight; each is standardised within a prompt before it is weighted."""
@@ -95,13 +98,15 @@ def estimate(config: ScoreConfig, sizes: Mapping[str, Any], machine: Machine) ->
     models = [size.parameters for size in (*listed(sizes.get("reward_model")), *listed(sizes.get("models")))]
     judges = [size.parameters for size in listed(sizes.get("judge"))]
     asked, verdicts = rows * (prompts.each + responses.each), rows * answer_tokens(config.judge_tokens)
+    scorers = {name for name, weight in config.weights().items() if weight} | config.require.keys() | {COMBINED}
     return Size(
-        rows=rows,
+        rows=rows * len(scorers),
         tokens=int(read * len(models) + verdicts * len(judges)),
         parameters=max([*models, *judges], default=0),
         memory=max(map(forward_memory, [*models, *judges]), default=0),
         seconds=sum(forward_seconds(parameters, read, machine) for parameters in models)
         + sum(generation_seconds(parameters, asked, verdicts, machine) for parameters in judges),
+        made={SCORED: Amount(rows)},
         cost=sum(size.charges(asked, verdicts) for size in listed(sizes.get("judge"))),
     )
 

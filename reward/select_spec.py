@@ -9,6 +9,7 @@ from posttrain.config import Config
 from posttrain.machine import Machine
 from posttrain.stages import Amount, Scope, Size, StageSpec
 from posttrain.train.settings import pairs_amount
+from reward.score_spec import SCORED
 
 SCORED_ROWS = ("best", "top_n", "threshold")
 SCORED_PAIRS = ("best_vs_worst", "best_vs_random", "ranked_list")
@@ -165,7 +166,7 @@ def estimate(config: SelectConfig, sizes: Mapping[str, Any], machine: Machine) -
     """The rows and pairs that the rules take of each prompt with scores, where there are scores; no model runs."""
     prompts, responses = sizes["prompts"].of("prompts"), sizes["responses"].of("responses")
     answers = max(1, responses.rows // max(1, prompts.rows))
-    there = sizes["scores"].rows // answers if "scores" in sizes else prompts.rows
+    there = sizes["scores"].of(SCORED).rows // answers if "scores" in sizes else prompts.rows
     row = prompts.each + responses.each
     rows = int(there * config.sft.top_share * min(_rows_of_prompt(config.sft, answers), answers)) if config.sft else 0
     pairs = there * _pairs_of_prompt(config.pairs) if config.pairs else 0

@@ -23,6 +23,7 @@ from posttrain.train.batches import Listed, lists_of, render_pair
 from posttrain.train.checkpoint import save_checkpoint
 from posttrain.train.losses import bradley_terry_loss
 from posttrain.train.preflight import preflight
+from posttrain.train.split import has_weights, without_weights
 from posttrain.train.trainer import GlobalBatchMixin, build, list_trainer, load_policy, read_inputs, train
 from reward.one_row import OneRowCollator, one_row_rewards, rows_of
 from reward.probe import write_probe
@@ -66,7 +67,7 @@ def run(job: Job) -> None:
     if not kept:
         raise UserError(f"{job.name}: no preference pair is left to train on; annotate a larger share, or more prompts")
     lists = [_with_margins(job, item, kept) for item in lists_of([example for _, example in kept])]
-    loaded = reward_model(load_policy(job, init), job.seed)
+    loaded = reward_model(load_policy(job, init), job.seed, has_weights(job))
     trainer, lengths = _trainer(job, loaded, lists)
     lines = train(job, trainer, lengths)
     pairs = sum(len(item.pairs) for item in lists)
@@ -104,8 +105,10 @@ def _measure(job: Job, loaded: Loaded, held: Sequence[Proven]) -> None:
     job.summary["heldout"]["ece"] = found["calibration"]["ece"]
 
 
-def reward_model(loaded: Loaded, seed: int) -> Loaded:
+def reward_model(loaded: Loaded, seed: int, weights: bool = True) -> Loaded:
     """A one-score classifier on the backbone of a language model; its head is drawn from the seed.
+
+    Without `weights` the language model has none, and so has this (`posttrain.train.split`).
 
     It reads the last token that is not padding: the end-of-turn token, as the renderer's padding is another one.
     """
@@ -113,7 +116,10 @@ def reward_model(loaded: Loaded, seed: int) -> Loaded:
     config.num_labels, config.pad_token_id = 1, loaded.renderer.pad_id
     loaded.renderer.tokenizer.pad_token_id = loaded.renderer.pad_id
     set_seed(seed % 2**32)
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    build = partial(AutoModelForSequenceClassification.from_config, config, dtype=torch.float32)
+    if not weights:
+        return Loaded(without_weights(build), loaded.renderer)
+    model = build()
     model.base_model.load_state_dict(loaded.model.base_model.state_dict())
     return Loaded(model.to(loaded.device), loaded.renderer)
 

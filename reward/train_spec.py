@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from posttrain.data.rows import Rating
 from posttrain.machine import Machine
@@ -27,6 +27,12 @@ class RewardConfig(TrainingConfig):
     one_row: bool = False
     """Whether a prompt and all its answers are one row, the answers in random order and each seeing those before it:
     the paper's approximation (4.1.2). False computes the prompt once and each answer as if it were alone, exactly."""
+
+    @model_validator(mode="after")
+    def _backbone_is_whole(self) -> "RewardConfig":
+        if self.lora and self.lora.four_bit:
+            raise ValueError("lora.four_bit is for language models; a reward model takes lora without it")
+        return self
 
 
 def wire(config: RewardConfig, scope: Scope) -> dict[str, Any]:

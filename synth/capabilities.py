@@ -9,7 +9,14 @@ PROMPT_TOKENS = {"tool_use": 300, "multilingual": 70, "instructions": 65}
 """A world prompt with its template and tools but no haystack, for estimates (tiny tokenizer, mean of both levels)."""
 OTHER_PROMPT_TOKENS = 150
 """A prompt of a file that says nothing of its length."""
-OPERATOR_TOKENS = 70
+WORDINGS = {
+    "tool_use": ("tool_use/new_prompt", ("calls",)),
+    "multilingual": ("common/translate", ("text", "language")),
+    "long_context": ("long_context/new_prompt", ("answer",)),
+    "instructions": ("instructions/new_prompt", ("words", "how", "ending")),
+}
+"""The operator prompt that has a task of the world worded, and its variables."""
+OPERATOR_TOKENS = 100
 """What the teacher reads to word a task of the world, for estimates, and"""
 WORDING_TOKENS = 20
 """what it writes."""

@@ -18,6 +18,7 @@ from synth.sources import (
     Expected,
     SourceConfig,
     input_name,
+    module_of,
     pipeline_spec,
     takes_failures,
     typed,
@@ -128,4 +129,5 @@ SPEC = StageSpec(
     provides=provides,
     wire=wire,
     estimate=estimate,
+    loads=lambda config: tuple(sorted({module_of(source.from_) for source in config.prompts.values()})),
 )

@@ -52,7 +52,6 @@ def write_report(job: Job, works: list[Work], answers: list[Row]) -> None:
 
 def _of(work: Work) -> dict[str, Any]:
     made = sorted(work.made.values(), key=lambda one: content_id(work.job.seed, one.id))
-    texts = [text_of(one) for one in made]
     languages = sorted({language for _, language in work.tallies})
     return {
         "wanted": work.config.rows,
@@ -60,13 +59,12 @@ def _of(work: Work) -> dict[str, Any]:
         "answered": sum(tally.left for tally in _tallies(work, step=ANSWERS)),
         "stopped": work.stopped,
         "languages": {
-            name: _counts(work, _tallies(work, language=name), [one for one in made if one.language == name])
-            for name in languages
+            name: _of_language(work, name, [one for one in made if one.language == name]) for name in languages
         },
         "steps": {name: _step(_tallies(work, step=name)) for name in dict.fromkeys(step for step, _ in work.tallies)},
-        "diversity": {**distinct(texts), **clusters(texts[:MOST_CLUSTERED], work.job.seed)},
+        "diversity": _diversity(work, made),
         **labels([row for one in made for row in one.rows]),
-        "made_before": sum(one.prompt.id in work.earlier for one in made if one.prompt),
+        "made_before": sum(one.id in work.earlier for one in made),
         "samples": [_sample(one) for one in made[:SAMPLES]],
     }
 
@@ -89,6 +87,15 @@ def _counts(work: Work, tallies: Sequence[Tally], made: Sequence[Made]) -> dict[
         "rows": sum(len(one.rows) for one in made), "pairs": sum(len(one.pairs) for one in made),
         "tokens": sum(tally.tokens for tally in tallies), "reasons": dict(sorted((+reasons).items())),
     }  # fmt: skip
+
+
+def _of_language(work: Work, language: str, made: Sequence[Made]) -> dict[str, Any]:
+    return {**_counts(work, _tallies(work, language=language), made), "diversity": _diversity(work, made)}
+
+
+def _diversity(work: Work, made: Sequence[Made]) -> dict[str, float]:
+    texts = [one.text for one in made]
+    return {**distinct(texts), **clusters(texts[:MOST_CLUSTERED], work.job.seed)}
 
 
 def _step(tallies: Sequence[Tally]) -> dict[str, Any]:
@@ -119,13 +126,6 @@ def _spent(tallies: Iterable[Tally]) -> dict[str, float]:
         "tokens": sum(tally.tokens for tally in listed),
         "cost": sum(tally.cost for tally in listed),
     }
-
-
-def text_of(made: Made) -> str:
-    """What stands for it in the measures: the last message of its prompt, of a dialog the last of the user."""
-    messages = made.prompt.messages if made.prompt else made.rows[0].messages if made.rows else made.pairs[0].prompt
-    said = [message for message in messages if message["role"] == "user"] or list(messages)
-    return str(said[-1].get("content") or "")
 
 
 def distinct(texts: Sequence[str]) -> dict[str, float]:
@@ -190,7 +190,7 @@ def _sample(made: Made) -> dict[str, Any]:
     """Enough of it to be judged by eye."""
     rows = [message for row in made.rows[:1] for message in row.messages[-1:]]
     return {
-        "id": made.id, "language": made.language, "prompt": _shown(text_of(made)),
+        "id": made.id, "language": made.language, "prompt": _shown(made.text),
         "answer": _shown(str(rows[0].get("content") or rows[0].get("tool_calls"))) if rows else None,
         "check": made.prompt.check.name if made.prompt and made.prompt.check else None, "pairs": len(made.pairs),
     }  # fmt: skip

@@ -114,7 +114,7 @@ class PipelineSpec:
     files: Callable[[Any], Mapping[str, str]] = _nothing
     """Of the config: name → path of a user's file."""
     data: Callable[[Any], Mapping[str, str]] = _nothing
-    """Of the config: name → path of a user's file or folder, or the hub name of a data set."""
+    """Of the config: name → path of a user's file or folder."""
     models: Callable[[Any], Mapping[str, str]] = _nothing
     """Of the config: name → key of the recipe's `models:`, or a stage's name; the teacher is always there."""
     pairs: Callable[[Any], bool] = lambda config: False
@@ -221,13 +221,21 @@ def failures(job: Job) -> tuple[Path, list[Path]]:
     return Path(job.inputs[EVALUATION]), [Path(folder) for folder in job.inputs[EVALUATED]]
 
 
+def _there(scope: Scope, path: str) -> External:
+    """A file or folder of the user's. Raises UserError where the plan would take a missing one for a hub's data set."""
+    found = scope.data(path)
+    if not Path(found.source).exists():
+        raise UserError(f"{path} is not there; name a folder or file, seen from the recipe")
+    return found
+
+
 def wire_source(capability: str, config: SourceConfig, scope: Scope) -> dict[str, Any]:
     """The inputs of one source by name. Raises UserError for a missing file or model and for faulty templates."""
     spec = pipeline_spec(config.from_)
     files = {name: path for name, path in spec.files(config).items() if path != FAILURES}
     inputs: dict[str, Any] = {name: scope.file(path) for name, path in files.items()}
     spec.look(config, inputs)
-    inputs |= {name: scope.data(path) for name, path in spec.data(config).items()}
+    inputs |= {name: _there(scope, path) for name, path in spec.data(config).items()}
     inputs |= {name: scope.model(model, served=True) for name, model in spec.models(config).items()}
     own = {name: scope.file(path) for name, path in config.templates.items()}
     inputs["templates"] = checked_templates(spec.templates(capability, config), own)

@@ -30,3 +30,24 @@ def test_is_planned(name: str) -> None:
 def test_has_its_manual_on_top(name: str) -> None:
     head = Path(RECIPES[name]).read_text(encoding="utf-8").splitlines()[0]
     assert head.startswith("# "), f"{RECIPES[name]} should begin with a comment that says what it is for"
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-70b", "llama-3.2-1b"])
+def test_the_rounds_of_the_paper_make_every_capability_curate_it_and_mix_it(name: str) -> None:
+    """Each capability of `prompts:` is in one part of the mix, and the multilingual temperature is 0.6 in the end."""
+    recipe = load_recipe(RECIPES[name])
+    rounds = [{entry.name: entry.config for entry in entries} for entries in recipe.by_round]
+    prompts = rounds[0]["synthesize"].prompts
+    assert {source.from_ for source in prompts.values()} == {
+        "file", "general", "steerability", "factuality", "code", "multilingual", "reasoning", "tools", "functions",
+        "long_context", "safety",
+    }  # fmt: skip
+    mixed = [taken for part, one in rounds[0]["mix"].parts.items() for taken in one.capability or (part,)]
+    assert sorted(mixed) == sorted(prompts)
+    stages = list(rounds[0])
+    assert stages[stages.index("select") + 1 : stages.index("mix")] == [
+        "clean", "dedupe", "decontaminate", "decontaminate_pairs", "difficulty", "quality", "topics", "semantic_dedupe",
+    ]  # fmt: skip
+    warm = [one["synthesize"].prompts["multilingual"].temperature for one in rounds]
+    assert warm == [(0.2, 1.0)] * 5 + [0.6]
+    assert [one["sample"].temperature for one in rounds] == warm

@@ -62,7 +62,9 @@ def _rates(lines: Sequence[Line], titles: Sequence[str]) -> Table:
 
 
 def _rate(cell: Cell | None) -> Text:
-    return Text("–") if cell is None else Text(f"{percent(cell.accuracy)} {MARKS[cell.mark]}", style=STYLES[cell.mark])
+    if cell is None or not cell.n:
+        return Text("–")
+    return Text(f"{percent(cell.accuracy)} {MARKS[cell.mark]}", style=STYLES[cell.mark])
 
 
 def _flow(one: Round) -> str:

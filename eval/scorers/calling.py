@@ -36,19 +36,22 @@ class DialogArgs(Args):
 
 
 def dialog(message: Message, args: DialogArgs) -> Reading:
-    """The transcript (a JSON list of messages) leaves the desk as the wanted calls leave it, and every turn has seen
-    all results that its wanted calls give (BFCL's state-based and response-based checks of multi-turn)."""
+    """The transcript (a JSON list of messages) leaves the desk after every turn as the wanted calls leave it, and has
+    by then seen all results that the turn's wanted calls give; a turn that wants calls has one at least (BFCL's
+    state-based and response-based checks, `multi_turn_checker`)."""
     try:
         turns = _turns_of(json.loads(message["content"]))
     except ValueError:
         return wrong("no transcript")
     if len(turns) < len(args.turns):
         return wrong(f"ends in turn {len(turns)} of {len(args.turns)}", f"{len(turns)} turns")
-    got, wanted = State(args.state), State(args.state)
+    got, wanted, seen = State(args.state), State(args.state), list[Any]()
     calls = sum(map(len, turns))
     for number, (made, turn) in enumerate(zip(turns, args.turns, strict=True), 1):
-        seen = [run_call(got, call["name"], call["arguments"]) for call in made]
+        seen += [run_call(got, call["name"], call["arguments"]) for call in made]
         needed = [run_call(wanted, call.name, call.arguments) for call in turn.calls]
+        if turn.calls and not made:
+            return wrong(f"turn {number} has no call", f"{calls} calls")
         if got.key() != wanted.key():
             return wrong(f"another state after turn {number}", f"{calls} calls")
         if not _contained(needed, seen):

@@ -19,7 +19,7 @@ from posttrain.data.rows import Message
 
 Kwargs = dict[str, Any]
 _ABBREVIATION = r"(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|Inc|Ltd|Co|No|Fig|U\.S|a\.m|p\.m)\."
-_SENTENCE_END = re.compile(r"[.!?…。！？।]+[\"'”’)\]*_]*(?=\s+\S|\s*$)")
+_SENTENCE_END = re.compile(r"[.!?…。！？।]+[\"'”’)}\]*_]*(?=\s+\S|\s*$)")
 _CAPITAL_WORD = re.compile(r"[^\W_]+(?:[-'’&.][^\W_]+)*")
 
 

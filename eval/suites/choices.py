@@ -20,16 +20,26 @@ def run(job: Job) -> None:
 
     def of_record(record: Record) -> Item:
         texts = reference(record, "choices", "options")
-        given = record.get("answer")
-        if given is None or given == "":
-            raise ValueError("has no reference (answer)")
-        number = LETTERS.index(given.strip().upper()) if isinstance(given, str) and not given.isdigit() else int(given)
+        number = _place(record.get("answer"))
         labels = about(record, "subject")
         return _item(config, str(reference(record, "question", "prompt")), list(map(str, texts)), number, labels)
 
     items = file_items(job, of_record) if "file" in job.inputs else _made(config)
     by: By = "likelihood" if config.by == "likelihood" else "answer"
     write_suite(job, items, Answering("choices", by=by, max_new_tokens=config.max_new_tokens))
+
+
+def _place(given: object) -> int:
+    """The number of the right choice, from a letter or from itself."""
+    text = "" if given is None else str(given).strip().upper()
+    if not text:
+        raise ValueError("has no answer")
+    if len(text) == 1 and text in LETTERS:
+        return LETTERS.index(text)
+    try:
+        return int(float(text))
+    except ValueError:
+        raise ValueError(f"has the answer {given!r}; write a letter from A to J, or a number from 0") from None
 
 
 def _made(config: ChoicesConfig) -> Iterator[Item]:

@@ -24,10 +24,10 @@ Turn = dict[str, Any]
 
 def run(job: Job) -> None:
     answering = Answering("dialogs", by="dialog", max_new_tokens=job.config.max_new_tokens)
-    write_suite(job, _made(job.config), answering)
+    write_suite(job, made_items(job.config), answering)
 
 
-def _made(config: DialogsConfig) -> Iterator[Item]:
+def made_items(config: DialogsConfig) -> Iterator[Item]:
     rng, seen = random.Random(f"dialogs {config.seed}"), set[str]()
     while len(seen) < config.n:
         start = _state(rng)

@@ -139,7 +139,7 @@ def reference(record: Record, *names: str) -> Any:
     for name in names:
         if record.get(name) not in (None, "", []):
             return record[name]
-    raise ValueError(f"has no reference ({' or '.join(names)})")
+    raise ValueError(f"has no {' or '.join(names)}")
 
 
 def about(record: Record, *names: str) -> dict[str, Any]:

@@ -94,9 +94,10 @@ class Renderer:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(path))
-        except (OSError, ValueError) as error:
-            why = str(error).strip().splitlines()[0]
-            raise UserError(f"no tokenizer in {path} ({why}); name a folder that has tokenizer.json") from error
+        except Exception as error:  # a broken file makes the library raise whatever it stumbles over
+            known = isinstance(error, (OSError, ValueError)) and str(error).strip()
+            why = known.splitlines()[0] if known else repr(error)
+            raise UserError(f"no tokenizer in {path} ({why}); name a folder with a whole tokenizer.json") from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise UserError(f"the tokenizer of {path} is not a fast one; convert it and save its tokenizer.json")
         if template is not None:

@@ -17,14 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Literal
 
 import psutil
 
-from posttrain.checks.walls import ENVIRONMENT, WALLS, interpreter, missing, rlimits
+from posttrain.checks.walls import ENVIRONMENT, WALLS, installed, interpreter, missing, rlimits
 from posttrain.errors import UserError
 
 SETTING = "POSTTRAIN_UNTRUSTED_CODE"
@@ -65,15 +65,17 @@ class Ran:
     seconds: float
 
 
-def run_python(code: str, limits: Limits | None = None) -> Ran:
+def run_python(code: str, limits: Limits | None = None, packages: Sequence[str] = ()) -> Ran:
     """Run a program of the standard library in the sandbox; its stdin is at its end.
 
-    Raises UserError where this machine has no sandbox that holds, unless the recipe lets code run unsandboxed.
+    It may read the `packages` of this process's environment (`openpyxl`, in `walls.PACKAGES`) and no others. Raises
+    UserError where one is not installed, and where this machine has no sandbox that holds, unless the recipe lets code
+    run unsandboxed.
     """
     limits = limits or Limits()
     if unsandboxed():
         return _unsandboxed(code, limits)
-    return _run(_command(_wall(), limits), code, limits)
+    return _run(_command(_wall(), limits, installed(packages)), code, limits)
 
 
 def unsandboxed() -> bool:
@@ -107,11 +109,11 @@ def _wall() -> str:
     )
 
 
-def _command(wall: str, limits: Limits) -> list[str]:
+def _command(wall: str, limits: Limits, packages: Sequence[str] = ()) -> list[str]:
     python = interpreter()
     if python is None:
         raise UserError("the sandbox needs a Python that every user may read; install the system's python3")
-    shut_in = WALLS[wall][1](python, limits.scratch)
+    shut_in = WALLS[wall][1](python, limits.scratch, packages)
     limited = rlimits(limits.memory, limits.processes, limits.seconds, limits.scratch)
     return [*shut_in, *limited, python.path, "-I", "-"]
 

@@ -6,6 +6,7 @@ command first becomes nobody, because the kernel does not count the processes of
 """
 
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -13,12 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from posttrain.errors import UserError
+
 NOBODY = "65534"
 SYSTEM = ("/usr",)
 LINKED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 """Links into /usr on merged systems, folders of their own on others."""
 ALSO_READ = ("/etc/ld.so.cache",)
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+PACKAGES = "/packages"
+"""Where packages of this process's environment are inside, if a program is given any; for its `sys.path`."""
 SCRATCH = "/tmp"
 """The only folder a program can write to; also its home and where it starts."""
 ENVIRONMENT = {
@@ -58,6 +63,20 @@ def _public(path: str) -> bool:
     return reachable and os.stat(path).st_mode & needed == needed
 
 
+def installed(names: Sequence[str]) -> list[str]:
+    """The folders and files of packages and modules of this process's environment, as they stand in its folders.
+
+    Raises UserError for one that is not there."""
+    found = []
+    for name in names:
+        options = (Path(folder) / own for folder in sys.path for own in (name, f"{name}.py"))
+        path = next((option for option in options if option.exists()), None)
+        if path is None:
+            raise UserError(f"the package {name}, which programs in the sandbox are given, is not installed")
+        found.append(os.path.abspath(path))
+    return found
+
+
 def rlimits(memory: int, processes: int, seconds: float, scratch: int) -> list[str]:
     """The command prefix that limits each process; memory and scratch in bytes, CPU seconds rounded up."""
     return [
@@ -74,8 +93,8 @@ def _unprivileged() -> list[str]:
     return [*command, "--"]
 
 
-def bubblewrap(python: Interpreter, scratch: int) -> list[str]:
-    """The command prefix of bubblewrap (0.8 or later, for the scratch folder's size)."""
+def bubblewrap(python: Interpreter, scratch: int, packages: Sequence[str] = ()) -> list[str]:
+    """The command prefix of bubblewrap (0.8 or later, for the scratch folder's size); `packages` are paths."""
     command = [*_unprivileged(), "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for folder in [*SYSTEM, *filter(None, [python.prefix])]:
         command += ["--ro-bind", folder, folder]
@@ -84,6 +103,8 @@ def bubblewrap(python: Interpreter, scratch: int) -> list[str]:
             command += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             command += ["--ro-bind", folder, folder]
+    for path in packages:
+        command += ["--ro-bind", path, f"{PACKAGES}/{os.path.basename(path)}"]
     for file in ALSO_READ:
         command += ["--ro-bind-try", file, file]
     command += ["--dev", "/dev", "--remount-ro", "/dev"]
@@ -104,6 +125,11 @@ done
 for file in {files}; do
     if [ -e "$file" ]; then mkdir -p "$root${file%/*}"; : > "$root$file"; mount --bind "$file" "$root$file"; fi
 done
+for path in {packages}; do
+    inside="$root{inside}/${path##*/}"
+    if [ -d "$path" ]; then mkdir -p "$inside"; else mkdir -p "${inside%/*}"; : > "$inside"; fi
+    mount --bind -o ro,nosuid,nodev "$path" "$inside"
+done
 mkdir -p "$root{scratch}"
 mount -t tmpfs -o size={size},mode=1777,nosuid,nodev scratch "$root{scratch}"
 mount -o remount,ro -t tmpfs box "$root"
@@ -112,11 +138,12 @@ exec chroot "$root" setpriv --no-new-privs --bounding-set=-all --inh-caps=-all -
 """
 
 
-def unshare(python: Interpreter, scratch: int) -> list[str]:
+def unshare(python: Interpreter, scratch: int, packages: Sequence[str] = ()) -> list[str]:
     """The command prefix of util-linux's `unshare`: the same walls, built by a shell in namespaces of its own."""
     values = {
         "folders": " ".join([*SYSTEM, *filter(None, [python.prefix])]), "links": " ".join(LINKED),
-        "files": " ".join([*ALSO_READ, *DEVICES]), "scratch": SCRATCH, "size": str(scratch),
+        "files": " ".join([*ALSO_READ, *DEVICES]), "scratch": SCRATCH, "size": str(scratch), "inside": PACKAGES,
+        "packages": shlex.join(packages),
     }  # fmt: skip
     script = MOUNTS
     for name, value in values.items():

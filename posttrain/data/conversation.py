@@ -100,7 +100,9 @@ def _content(given: Any, role: str, name: str) -> Any:
     if isinstance(given, list) and given and all(isinstance(part, dict) and "type" in part for part in given):
         other = [part["type"] for part in given if part["type"] != "text"]
         require(not other, f"{name} holds a part of type {other[0] if other else ''}; only text can be trained")
-        given = "".join(str(part.get("text", "")) for part in given)
+        texts = [part.get("text") for part in given]
+        require(all(isinstance(text, str) for text in texts), f"{name} has a text part without a text")
+        given = "".join(texts)
     require(
         isinstance(given, str) or (role == "tool" and given is not None),
         f"{name}.content is {short(given)}, not a text",
@@ -120,7 +122,8 @@ def _call(given: Any, name: str) -> dict[str, Any]:
     """One call in OpenAI's form; arguments may be an object or its JSON text."""
     require(isinstance(given, dict), f"{name}: a call is {short(given)}, not an object")
     function = given.get("function", given)
-    require(isinstance(function, dict) and isinstance(function.get("name"), str), f"{name}: a function has no name")
+    named = isinstance(function, dict) and isinstance(function.get("name"), str) and function["name"]
+    require(bool(named), f"{name}: a function has no name")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         arguments = parsed(arguments, f"{name}: the arguments of {function['name']}") if arguments.strip() else {}
@@ -152,5 +155,6 @@ def _tool(given: Tool) -> Tool:
     if given.keys() == {"type"} and isinstance(given["type"], str) and given["type"] != "function":
         return given
     function = given.get("function", given)
-    require(isinstance(function, dict) and isinstance(function.get("name"), str), "a tool has no name")
+    named = isinstance(function, dict) and isinstance(function.get("name"), str) and function["name"]
+    require(bool(named), "a tool has no name")
     return {"type": "function", "function": function}

@@ -6,6 +6,7 @@ Preferences: `chosen` and `rejected`, with `edited` and `rating` or without; `re
 `ranks`; OpenAI's `preferred_output` and `non_preferred_output`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
@@ -181,12 +182,14 @@ def _ranked(record: Record, about: About) -> list[Pair]:
     require(good and all(_is_number(number) for number in numbers), "scores or ranks are not one number a response")
     height = [number if scores else -number for number in numbers]
     order = sorted(range(len(answers)), key=lambda index: -height[index])
-    found = [
+    better = [(a, b) for a, b in combinations(order, 2) if height[a] > height[b] and answers[a] != answers[b]]
+    require(bool(better), "no response is ranked above another one")
+    said = [(answers[a], answers[b]) for a, b in better]
+    require(not any((b, a) in said for a, b in said), "one response is ranked both above and below another one")
+    return [
         _pair(prompt, answers[a], answers[b], about, margin=float(height[a] - height[b]) if scores else None)
-        for a, b in combinations(order, 2) if height[a] > height[b] and answers[a] != answers[b]
-    ]  # fmt: skip
-    require(bool(found), "no response is ranked above another one")
-    return found
+        for a, b in better
+    ]
 
 
 def _pair(prompt: Messages, chosen: Messages, rejected: Messages, about: About, **more: Any) -> Pair:
@@ -271,7 +274,8 @@ def _number(record: Record, name: str) -> float | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a finite one; Parquet has NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check(given: Any) -> Check | None:

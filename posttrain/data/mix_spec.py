@@ -17,7 +17,7 @@ ANY = "any"
 class Part(Config):
     """One part of a mix: which rows, how much of them. A bare number is its weight."""
 
-    weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+    weight: float | None = Field(None, ge=0)
     """Its share of the mix, in relation to the other parts' weights; 0 leaves it out. None, then for every part: all
     that its epochs and cap allow."""
     capability: tuple[str, ...] = ()

@@ -35,9 +35,9 @@ def run(job: Job) -> None:
         faults = Faults(source, config.format, keep)
         duplicates = _write(job, writer, found, faults)
     if config.on_error == "fail":
-        faults.refuse()
+        faults.refuse("mend them, or leave such records out with on_error: skip")
     if not writer.count:
-        raise UserError(f"{source} holds no {config.format} rows{faults.told()}")
+        raise UserError(f"{source} holds nothing that format {config.format} reads{faults.told()}")
     job.rows.update({table: writer.count} | ({"rejects": faults.count} if keep else {}))
     job.summary["drops"] = {"duplicate": duplicates, "unreadable": faults.count}
 
@@ -53,9 +53,9 @@ def read_rows(source: Path, form: Format, capability: str, language: str = "en")
         rows += made
         if reason:
             faults.add(record, reason)
-    faults.refuse()
+    faults.refuse("mend them")
     if not rows:
-        raise UserError(f"{source} holds no {form} rows")
+        raise UserError(f"{source} holds nothing that format {form} reads")
     return rows
 
 
@@ -76,14 +76,15 @@ class Faults:
             self.writer.add(Reject(found.place, reason, text[:SHOWN_CHARACTERS]))
 
     def told(self) -> str:
-        """The first of them, each on a line of its own."""
-        return "".join(self.first)
+        """The first of them, each on a line of its own, and how many more there are."""
+        more = self.count - len(self.first)
+        return "".join(self.first) + (f"\n  and {more:,} more" if more else "")
 
-    def refuse(self) -> None:
+    def refuse(self, advice: str) -> None:
         """Raise UserError if there are any."""
         if self.count:
             records = "1 record is" if self.count == 1 else f"{self.count:,} records are"
-            raise UserError(f"{self.source}: {records} not as format {self.form} needs{self.told()}")
+            raise UserError(f"{self.source}: {records} not as format {self.form} needs; {advice}{self.told()}")
 
 
 def _read(found: Iterator[Found], form: str, about: dict[str, Any], made_by: dict[str, Any]) -> Iterator[Read]:
@@ -94,6 +95,8 @@ def _read(found: Iterator[Found], form: str, about: dict[str, Any], made_by: dic
                 made = build(record.record, form, {**about, "made_by": {**made_by, "place": record.place}})
             except ValueError as error:
                 reason = str(error)
+            except TypeError as error:  # a date or bytes of Parquet, where JSON is kept
+                reason = f"cannot be kept: {error}"
         yield record, made, reason
 
 

@@ -28,6 +28,8 @@ FREE_EXPANSION = 16 << 20
 """Unpacked bytes that are always allowed."""
 MOST_DEPTH = 100
 """Of nested lists and objects in a record."""
+MOST_DIGITS = 300
+"""Of a whole number: what a float still holds."""
 SHOWN_CHARACTERS = 2_000
 """Of a record that was left out: what is kept to look at."""
 BATCH_ROWS = 1_000
@@ -107,6 +109,12 @@ def _finite(digits: str) -> float:
     return number
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"holds the number {digits[:20]}…, which is too large")
+    return int(digits)
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; of a key that stands twice, Python would keep the last value and say nothing."""
     found = dict(pairs)
@@ -116,7 +124,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
+DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once)
 
 
 def _file(path: Path) -> Iterator[Found]:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -146,7 +145,7 @@ class _Kept:
             prompt_id=completion.request_id, index=completion.index, text=completion.text, finish=completion.finish,
             tokens=completion.tokens, logprob=completion.logprob, made_by=made_by,
         )  # fmt: skip
-        fields = {name: value for name, value in asdict(response).items() if name not in OF_MANY}
+        fields = {name: value for name, value in vars(response).items() if name not in OF_MANY}
         return {"response": fields, "prompt_tokens": completion.prompt_tokens}
 
     def _take(self, name: str) -> list[dict[str, Any]]:

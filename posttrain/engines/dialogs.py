@@ -26,6 +26,8 @@ class Dialog:
     tokens: int = 0
     logprob: float | None = 0.0
     finish: str = "stop"
+    given_up: str = ""
+    """Why it did not come to its end: `calls`, more messages than it may need, or how its last answer finished."""
     text: str = ""
     """The model's last message as it wrote it; empty where there was no room for one."""
     open: bool = True
@@ -45,6 +47,7 @@ class Dialog:
         """Go on with what the model wrote. One that needs more than `most` messages is given up, as cut."""
         asked_before = bool(self.said)
         self.tokens, self.written, self.finish = self.tokens + response.tokens, self.written + 1, response.finish
+        self.given_up = "" if response.finish == "stop" else response.finish
         together = self.logprob is not None and response.logprob is not None
         self.logprob = (self.logprob or 0.0) + (response.logprob or 0.0) if together else None
         if response.finish in ("too_long", "refused") and asked_before:
@@ -54,7 +57,7 @@ class Dialog:
         self.said.append(message)
         told = self.reply([*self.prompt.messages, *self.said]) if response.finish == "stop" else []
         if told and self.written >= most and told[-1]["role"] == "tool":
-            self.finish, told = "length", []
+            self.finish, self.given_up, told = "length", "calls", []
         self.said += told
         self.open = bool(told)
         if told and told[-1]["role"] != "tool":

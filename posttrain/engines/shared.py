@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
-from posttrain.engines.prefix import Prefix, RoomyLayer, compute, rows_of, unshared
+from posttrain.engines.prefix import Layer, Prefix, RoomyLayer, compute, rows_of, unshared
 
 ATTENTION = "posttrain_shared_prompts"
 
@@ -30,10 +30,9 @@ def begin(
     if not sees_everything(model.config):
         return unshared(compute(model, prompts, pad_id, "left"), rows, room)
     computed = compute(model, prompts, pad_id, "right")
-    prompts_only = [(layer.keys, layer.values) for layer in computed.cache.layers]
-    own = [RoomyLayer(keys[:, :, :0], values[:, :, :0], rows, room) for keys, values in prompts_only]
+    own = [RoomyLayer(keys[:, :, :0], values[:, :, :0], rows, room) for keys, values in computed.layers]
     last, lengths = computed.last[rows], computed.lengths[rows]
-    return SharedPrompts(prompts_only, Cache(layers=own), rows, last, lengths, computed.padded)
+    return SharedPrompts(computed.layers, Cache(layers=own), rows, last, lengths, computed.padded)
 
 
 def sees_everything(config: Any) -> bool:
@@ -54,7 +53,7 @@ class SharedPrompts:
     keys and values lie on its own, all else on the first.
     """
 
-    layers: list[tuple[Tensor, ...]]
+    layers: list[Layer]
     own: Cache
     rows: Tensor
     last: Tensor
@@ -82,7 +81,7 @@ class SharedPrompts:
         alive, self.rows = self.rows[places].unique(return_inverse=True)
         self.lengths = self.lengths[places]
         if len(alive) < len(self.layers[0][0]):
-            self.layers = [tuple(part[alive.to(part.device)] for part in layer) for layer in self.layers]
+            self.layers = [(keys[alive.to(keys.device)], values[alive.to(keys.device)]) for keys, values in self.layers]
             self.padded = None if self.padded is None else self.padded[alive]
         self._place()
 

@@ -8,6 +8,8 @@ from posttrain.inspect.run import Found, Run
 
 ID_CHARS = 8
 EXCERPT_CHARS = 110
+GAP = "   "
+"""Between the parts of a line."""
 MADE_BY_ELSEWHERE = ("stage", "round")
 """What the stage's id says already."""
 
@@ -38,7 +40,7 @@ def describe(run: Run, found: Found) -> str:
     unknown = [parent for parent in getattr(row, "parents", ()) if parent not in run.index]
     parts += [f"from {', '.join(unknown)}"] if unknown else []
     parts += [f"left out by {stage}: {reject.reason}" for stage, reject in run.rejects.get(row.id, ())]
-    return "   ".join(parts)
+    return GAP.join(parts)
 
 
 def excerpt(row: Any) -> str:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from posttrain.errors import UserError
-from posttrain.inspect.ancestry import describe, excerpt, parents_shown, told
+from posttrain.inspect.ancestry import GAP, describe, excerpt, parents_shown, told
 from posttrain.inspect.run import Found, Run, messages_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _with_answer(pair: Any, answer: Any) -> Any:
 
 def _head(row: Any) -> str:
     words = [getattr(row, name, "") for name in ("capability", "language", "source")]
-    return f"<div><code>{row.id}</code> {html.escape(' · '.join(word for word in words if word))}</div>"
+    return f"<div><code>{html.escape(row.id)}</code> {html.escape(' · '.join(word for word in words if word))}</div>"
 
 
 def segments(row: Any, run: Run) -> list[tuple[int, str]]:
@@ -107,7 +107,7 @@ def _prompt_id(run: Run, found: Found) -> str:
 def _grid(run: Run, stage: str, group: list[Any], sort: str) -> str:
     scorers = [name for name in run.scorers if any(name in run.scores.get(r.id, {}) for r in group)]
     ordered = sorted(group, key=lambda r: -run.scores.get(r.id, {}).get(sort, float("-inf")))
-    head = "".join(f"<th>{name}</th>" for name in ("", "answer", "tokens", *scorers))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", "answer", "tokens", *scorers))
     lines = "".join(
         f"<tr><td><code>{response.index + 1}{f' ×{response.count}' if response.count > 1 else ''}</code></td>"
         f"<td><pre style='{PRE}'>{html.escape(told(response))}</pre></td><td>{response.tokens}</td>"
@@ -115,7 +115,7 @@ def _grid(run: Run, stage: str, group: list[Any], sort: str) -> str:
         + "</tr>"
         for response in ordered
     )
-    return f"<div>{stage}</div><table><tr>{head}</tr>{lines}</table>"
+    return f"<div>{html.escape(stage)}</div><table><tr>{head}</tr>{lines}</table>"
 
 
 def _number(value: float | None) -> str:
@@ -128,7 +128,7 @@ def lineage(run: Run, row_id: str) -> Html:
 
 
 def _branch(run: Run, found: Found, seen: set[str]) -> str:
-    text = f"<li>{html.escape(describe(run, found))}"
+    text = f"<li>{html.escape(describe(run, found).replace(GAP, ' · '))}"
     if found.row.id in seen:
         return f"{text}</li>"
     seen.add(found.row.id)
@@ -146,7 +146,7 @@ def preflight(run: Run, stage: str = "sft") -> Html:
     if report is None:
         raise UserError(f"{found.id} has no preflight report; only training stages write one")
     shown = [
-        f"<div><code>{sample.id}</code> {html.escape(sample.capability)}</div>"
+        f"<div><code>{html.escape(sample.id)}</code> {html.escape(sample.capability)}</div>"
         + "".join(_pre((mask, text) for mask, text, _ in told) for told in sample.conversations)
         for sample in report.samples
     ]

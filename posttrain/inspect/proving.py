@@ -17,7 +17,7 @@ from posttrain.inspect.run import nearest
 from posttrain.rounds.hub import pinned_folder
 from posttrain.rounds.plan import Node, Plan, artifact, flat, runs, state
 from posttrain.rounds.run import Choice, execute, is_model
-from posttrain.rounds.view import RunScreen
+from posttrain.rounds.screen import RunScreen
 from posttrain.stages import External, Job
 from posttrain.train.prepare_spec import KIND as PREPARED
 from posttrain.train.settings import TrainingConfig

@@ -226,7 +226,8 @@ def load_at(path: str | Path) -> tuple[Run, str | None]:
     manifest = read_manifest(folder)
     if manifest is None:
         there = [item.name for item in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        hint = nearest(folder.name, sorted(name for name in there if not name.startswith("."))) if there else ""
+        near = difflib.get_close_matches(folder.name, [name for name in there if name != folder.name], 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"{folder} is neither a run nor a finished artifact: it has no {PLAN} and no {MANIFEST}{hint}")
     folder = folder.resolve()
     if (folder.parent.parent / PLAN).is_file():

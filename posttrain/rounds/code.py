@@ -1,4 +1,5 @@
-"""The code that a stage's result depends on, hashed: its module and spec, and what they import of the same project.
+"""The code that a stage's result depends on, hashed: its module and spec, those that its config names, and what all of
+them import of the same project.
 
 Imports are read from the source, those inside functions too, and nothing is imported; so it is cheap, and torch-free.
 Read anew by every command: there is no cache on disk that could be older than the code.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 PROJECT = ("posttrain", "reward", "synth", "eval")
 """Packages whose modules count wherever they are installed; of other code, what lies beside the stage counts."""
-TEMPLATES = "*.jinja"
+DATA = ("*.jinja", "*.yaml")
 """Files that count as code of the package they lie in."""
 IMPORT = re.compile(r"^[ \t]*(import\b|from\s+[\w.]+\s+import\s*(\()?)", re.MULTILINE)
 NAMED = re.compile(rf"[\"']((?:{'|'.join(PROJECT)})\.[\w.]+)[\"']")
@@ -26,9 +27,9 @@ UNKNOWN = "unknown"
 
 
 @cache
-def source_hash(module: str) -> str:
-    """Hash of the files of `code_files(module)`, in which neither their place nor their order counts."""
-    files = code_files(module)
+def source_hash(*modules: str) -> str:
+    """Hash of the files of `code_files(*modules)`, in which neither their place nor their order counts."""
+    files = code_files(*modules)
     if not files:
         return UNKNOWN
     hashes = {name: _hash(path) for name, path in files.items()}
@@ -40,12 +41,12 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def code_files(module: str) -> dict[str, Path]:
-    """Name → file of a stage's module, its spec, and all that these import of the project, near and far, with the
-    packages around them and their templates; empty when the stage itself has no file."""
+def code_files(*modules: str) -> dict[str, Path]:
+    """Name → file of a stage's modules, their specs, and all that these import of the project, near and far, with the
+    packages around them and their DATA; empty when one of the modules or specs has no file."""
     found: dict[str, Path] = {}
-    todo = [module, f"{module}_spec"]
-    folders = _folders(module)
+    todo = [name for module in modules for name in (module, f"{module}_spec")]
+    folders = {top: folder for module in modules for top, folder in _folders(module).items()}
     if any(_file(name, folders) is None for name in todo):
         return {}
     while todo:
@@ -55,17 +56,19 @@ def code_files(module: str) -> dict[str, Path]:
             continue
         found[name] = path
         todo += [name.rpartition(".")[0], *_imported(path, name)]
-        found |= {f"{name}/{template.relative_to(path.parent)}": template for template in _templates(path, name)}
+        found |= {f"{name}/{data.relative_to(path.parent)}": data for data in _data(path, name)}
     return found
 
 
-def _templates(path: Path, name: str) -> Iterator[Path]:
-    """Those of a package, in folders of its own too; what our top-level packages hold are shipped models."""
-    if path.name == "__init__.py" and name not in PROJECT:
-        yield from path.parent.glob(TEMPLATES)
-        for folder in path.parent.iterdir():
-            if folder.is_dir() and not any(folder.rglob("*.py")):
-                yield from folder.rglob(TEMPLATES)
+def _data(path: Path, name: str) -> Iterator[Path]:
+    """That of a package, in folders of its own too; what our top-level packages hold are shipped models."""
+    if path.name != "__init__.py" or name in PROJECT:
+        return
+    bare = [folder for folder in path.parent.iterdir() if folder.is_dir() and not any(folder.rglob("*.py"))]
+    for pattern in DATA:
+        yield from path.parent.glob(pattern)
+        for folder in bare:
+            yield from folder.rglob(pattern)
 
 
 def _folders(module: str) -> dict[str, Path]:

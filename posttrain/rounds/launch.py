@@ -43,8 +43,6 @@ RING, ULYSSES = f"{SIZE}cp_size", f"{SIZE}sp_size"
 """Processes that share each row, by ring attention under FSDP 2 and by DeepSpeed's Ulysses."""
 PIECES = {RING: 8, ULYSSES: 16}
 """At most so many pieces, since rows are padded to multiples of 16 tokens and ring attention cuts each piece in two."""
-WHOLE = ("fsdp2", "zero3")
-"""What splits the weights themselves, so that adapters cannot be merged into them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,8 @@ def find_launcher(name: str, machine: Machine, folders: Sequence[Path] = ()) -> 
         machine = machine.model_copy(update={"device": "cpu"})
     processes = stated or machine.devices
     _check(name, Launch(name, processes, sharding, sequence), machine)
+    if sharding == "fsdp2":  # as posttrain.train.split loads them
+        values["fsdp_config"]["fsdp_cpu_ram_efficient_loading"] = True
     if sequence > 1:
         values["parallelism_config"][f"{SIZE}dp_shard_size"] = processes // sequence
     threads = machine.threads or max(1, (os.cpu_count() or 1) * machine.nodes // processes)
@@ -104,18 +104,34 @@ def find_launcher(name: str, machine: Machine, folders: Sequence[Path] = ()) -> 
 def check_launcher(config: Config, machine: Machine, folders: Sequence[Path]) -> None:
     """Raise UserError where a stage names a launcher that is not there, cannot do what it says, or cannot go with the
     stage's other settings."""
-    if (name := launcher_of(config)) == INLINE:
+    name = launcher_of(config)
+    launcher = None if name == INLINE else find_launcher(name, machine, folders)
+    device = (launcher.machine if launcher else machine).device
+    if device == "cpu" and (named := _needs_cuda(config)):
+        raise UserError(f"{named} needs CUDA, and machine.device is cpu{f' (launch {name})' if launcher else ''}")
+    if launcher is None:
         return
-    launch = find_launcher(name, machine, folders).launch
+    launch = launcher.launch
     batch = int(getattr(config, "batch_size", launch.groups))
     if batch % launch.groups:
         raise UserError(f"batch_size {batch} cannot be dealt to the {launch.groups} processes of launch {name}")
-    if getattr(config, "lora", None) and launch.sharding in WHOLE:
+    if getattr(config, "lora", None) and launch.splits_weights:
         raise UserError(
             f"lora cannot be merged under launch {name}, which splits the weights; use inline, ddp or zero2"
         )
     if launch.sequence > 1:
         _check_shared_rows(config, name)
+
+
+def _needs_cuda(config: Config) -> str:
+    """A setting that a CPU does not have, or an empty string."""
+    lora = getattr(config, "lora", None)
+    if getattr(lora, "four_bit", False):
+        return "lora.four_bit"
+    if getattr(config, "activations", "") == "offload":
+        return "activations: offload"
+    attention = getattr(config, "attention", "sdpa")
+    return f"attention: {attention}" if attention != "sdpa" else ""
 
 
 def _check_shared_rows(config: Config, name: str) -> None:

@@ -6,7 +6,7 @@ of what comes from outside. So the whole plan has keys before anything runs, and
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from posttrain.artifacts import CHECKPOINTS, JOURNAL, PART, Manifest, read_manif
 from posttrain.config import Config, semantic
 from posttrain.data.rows import canonical_json
 from posttrain.errors import RecipeError, UserError
+from posttrain.estimate import process_memory
 from posttrain.rounds.code import source_hash
 from posttrain.rounds.launch import check_launcher
 from posttrain.rounds.recipe import Recipe, StageEntry
@@ -50,6 +51,11 @@ class Node:
     @property
     def parents(self) -> list["Node"]:
         return [item for item in flat(self.inputs) if isinstance(item, Node)]
+
+    @property
+    def source_hash(self) -> str:
+        """Hash of the code that makes it."""
+        return source_hash(self.spec.module, *self.spec.loads(self.config))
 
     def provides(self, kind: str) -> bool:
         return kind in self.kinds
@@ -91,6 +97,10 @@ def make_plan(recipe: Recipe, path: Path) -> Plan:
     return Plan(recipe, path, tuple(scope.nodes), scope.end_of_round(recipe.rounds))
 
 
+class _Missing(UserError):
+    """Something that a stage needs is made by no stage; it may be one that a fault of the recipe took away."""
+
+
 class _Scope:
     """What exists so far, as `posttrain.stages.Scope` says; grows as stages are added."""
 
@@ -121,7 +131,8 @@ class _Scope:
                 kinds = entry.spec.replaces(entry.config)
                 self.replaced |= {(node.id, kind) for node in self.nodes[-1].parents for kind in kinds}
             except UserError as error:
-                problems.append(str(error))
+                known = isinstance(error, _Missing) and self.recipe.problems
+                problems += [] if known else [str(error)]
                 self.nodes.append(self._node(entry, {}, Size()))
             except ArithmeticError:
                 problems.append("its numbers are too large to be estimated")
@@ -132,16 +143,21 @@ class _Scope:
         place = f"round-{self.round}" if self.round else "setup"
         seed = int(hashlib.sha256(f"{self.recipe.seed}:{place}:{name}".encode()).hexdigest()[:8], 16) % 2**31
         sizes = {key: [i.size for i in v] if isinstance(v, list) else v.size for key, v in inputs.items()}
-        size = size or entry.spec.estimate(entry.config, sizes, self.recipe.machine)
+        size = size or self._estimate(entry, sizes)
         key = _key(entry, inputs, seed, place)
         part = entry.spec.part(entry.config, self.instance)
         kinds = (part,) if part else entry.spec.provides(entry.config)
         return Node(f"{place}/{name}", self.round, name, entry.spec, entry.config, inputs, seed, size, key, kinds)
 
+    def _estimate(self, entry: StageEntry, sizes: Mapping[str, Any]) -> Size:
+        """What the spec says, and the process itself where a model runs on the CPU."""
+        size = entry.spec.estimate(entry.config, sizes, self.recipe.machine)
+        return replace(size, memory=size.memory + process_memory(self.recipe.machine)) if size.memory else size
+
     def newest(self, kind: str, optional: bool = False) -> Node | None:
         found = self.all_rounds(kind)
         if not found and not optional:
-            raise UserError(f"needs {kind.replace('_', ' ')}, and no stage before it makes any")
+            raise _Missing(f"needs {kind.replace('_', ' ')}, and no stage before it makes any")
         return found[-1] if found else None
 
     def this_round(self, kind: str) -> list[Node]:
@@ -168,7 +184,7 @@ class _Scope:
             if self.externals[name].served and not served:
                 raise UserError(f"model {name!r} is behind an endpoint, and the model's own files are needed here")
             return self.externals[name]
-        raise UserError(
+        raise _Missing(
             f"there is no model {name!r}: neither a checkpoint made before it in this round "
             f"nor one of models: {', '.join(self.externals)}"
         )
@@ -244,7 +260,7 @@ def state(node: Node, root: Path, plan: Plan) -> str:
         return "resume" if begun else "run"
     if not _parents_unchanged(node, manifest, root):
         return "run"
-    if manifest.source_hash != source_hash(node.spec.module):
+    if manifest.source_hash != node.source_hash:
         return "code changed"
     return "reuse"
 

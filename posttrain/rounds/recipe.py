@@ -1,6 +1,7 @@
 """A recipe: strictly typed, all its faults reported at once, with line and nearest valid key."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from posttrain.errors import RecipeError, UserError
 from posttrain.machine import Machine
 from posttrain.rounds.pipeline import STAGES
 from posttrain.rounds.tree import Keys, Tree, load_tree
-from posttrain.rounds.values import merge
+from posttrain.rounds.values import Values, merge
 from posttrain.stages import StageSpec, load_spec
 from posttrain.train.prepare_spec import Template, ToolsIn
 
 PREPARE = "posttrain.train.prepare"
+MAPPING = re.compile(r"a valid dictionary( or instance of \w+)?")
+"""What pydantic calls a mapping."""
 PREPARED = ("template", "date", "tools_in")
 """Keys of a model that `PREPARE` writes into a checkpoint of its own before the run's first stage."""
 
@@ -140,13 +143,13 @@ def load_recipe(path: Path, sets: list[str] | None = None) -> Recipe:
     if file is None:
         raise RecipeError(problems)
     for number in file.overrides:
-        if not 1 <= number <= file.rounds:
+        if not 1 <= number <= file.rounds and tree.values.get("rounds", 1) == file.rounds:
             problems.append(f"{tree.where(('overrides', str(number)))} overrides.{number}: there is no such round")
     setup = (*_prepared(file), *_entries(file.setup, {}, "setup", file, tree, problems))
     by_round = []
     for number in range(1, file.rounds + 1):
         changes = file.overrides.get(number, {})
-        for stage in changes.keys() - file.round.keys():
+        for stage in changes.keys() - tree.values["round"].keys():
             keys = ("overrides", str(number), stage)
             problems.append(f"{tree.where(keys)} {'.'.join(keys)}: unknown stage{_nearest(stage, list(file.round))}")
         by_round.append(_entries(file.round, changes, "round", file, tree, problems, str(number)))
@@ -174,9 +177,10 @@ def _entries(
         change = changes.get(name, {})
         if change is None:
             continue
-        resolved = _copy(values)
+        plain, resolved = _copy(values), _copy(values)
         merge(resolved, _copy(change))
         module = resolved.pop("stage", STAGES.get(name))
+        plain.pop("stage", None)
         keys = (section, name)
         if not isinstance(module, str):
             problems.append(f"{tree.where(keys)} {section}.{name}: unknown stage{_nearest(name, list(STAGES))}")
@@ -187,19 +191,12 @@ def _entries(
             problems.append(f"{tree.where(keys)} {section}.{name}: {error}")
             continue
         if "prompts" in spec.Config.model_fields:
-            resolved["prompts"] = _merged(file.prompts, resolved.get("prompts", {}))
-        entry = _entry(name, spec, resolved, keys, number if change else "", tree, problems)
-        entries += [entry] if entry else []
+            for stage in (plain, resolved):
+                stage["prompts"] = _merged(file.prompts, stage.get("prompts", {}))
+        override = ("overrides", number, name) if change else ()
+        config = _validate(spec.Config, resolved, keys, tree, problems, override, plain)
+        entries += [StageEntry(name, spec, config, keys)] if config is not None else []
     return tuple(entries)
-
-
-def _entry(
-    name: str, spec: StageSpec, values: dict[str, Any], keys: Keys, number: str, tree: Tree, problems: list[str]
-) -> StageEntry | None:
-    found: list[str] = []
-    config = _validate(spec.Config, values, keys, tree, found, ("overrides", number, name) if number else ())
-    problems += found
-    return StageEntry(name, spec, config, keys) if config is not None else None
 
 
 def _merged(base: dict[str, Any], changes: Any) -> dict[str, Any]:
@@ -218,25 +215,34 @@ Model = typing.TypeVar("Model", bound=BaseModel)
 
 
 def _validate(
-    model: type[Model], values: dict[str, Any], at: Keys, tree: Tree, problems: list[str], override: Keys = ()
-) -> Model | None:
-    """Check values against a model. Faulty optional keys are reported, dropped, and the rest is checked again."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False)
-    except RecursionError:
-        problems.append(f"{tree.where(at)} {'.'.join(at)}: nested too deeply")
-        return None
+    model: type[Model], values: Values, at: Keys, tree: Tree, problems: list[str], override: Keys = (),
+    plain: Values | None = None,
+) -> Model | None:  # fmt: skip
+    """Check values against a model. Faulty optional keys are reported, dropped, and the rest is checked again.
+
+    `plain` is what the values are without their `override`, for the faults that stand there already.
+    """
+    checked, faults = _checked(model, values)
+    if not faults:
+        return checked
+    older = [(fault["loc"], fault["msg"]) for fault in _checked(model, plain or {})[1]] if override else []
     for fault in faults:
-        problems.append(_describe(model, fault, at, tree, override))
+        own = () if (fault["loc"], fault["msg"]) in older else override
+        problems.append(_describe(model, fault, at, tree, own))
     reduced = _copy(values)
     for fault in faults:
         _drop(reduced, fault["loc"])
+    return _checked(model, reduced)[0]
+
+
+def _checked(model: type[Model], values: Values) -> tuple[Model | None, list[Any]]:
+    """The values as a model, or what is wrong with them."""
     try:
-        return model.model_validate(reduced)
-    except (ValidationError, RecursionError):
-        return None
+        return model.model_validate(values), []
+    except ValidationError as error:
+        return None, list(error.errors(include_url=False, include_context=False))
+    except RecursionError:
+        return None, [{"loc": (), "msg": "Nested too deeply", "type": "recursion", "input": "..."}]
 
 
 def _describe(model: type[BaseModel], fault: Any, at: Keys, tree: Tree, override: Keys) -> str:
@@ -251,7 +257,9 @@ def _describe(model: type[BaseModel], fault: Any, at: Keys, tree: Tree, override
         return f"{tree.where(place)} {path}: unknown key{_nearest(keys[-1], _valid_keys(model, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"{tree.where(place)} {path}: is missing"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
+    if fault["type"] == "value_error":  # a sentence of ours, which says what it got
+        return f"{tree.where(place)} {path}: {fault['msg'].removeprefix('Value error, ')}"
+    message = MAPPING.sub("a mapping of keys", fault["msg"][0].lower() + fault["msg"][1:])
     return f"{tree.where(place)} {path}: {message}, got {_short(fault['input'])}"
 
 
@@ -291,7 +299,8 @@ def _is_model(model: Any) -> bool:
 
 
 def _drop(values: Any, loc: tuple[Any, ...]) -> None:
-    """Remove the faulty value, or the nearest one above it that exists."""
+    """Remove the faulty value, or the nearest one above it that exists; of a faulty key, what stands there."""
+    loc = loc[:-1] if loc[-1:] == ("[key]",) else loc
     for part in loc[:-1]:
         if not (isinstance(values, dict) and part in values and isinstance(values[part], dict)):
             break

@@ -19,7 +19,8 @@ CLAIMED = 0.05
 
 
 def write_report(root: Path, made: dict[str, float], wall: float, ended: str) -> dict[str, Any]:
-    """Write and return the report. `made` has the seconds of each stage this command ran; `wall` is its own."""
+    """Write and return the report. `made` has the seconds of each stage this command ran; `wall` is its own, from the
+    start of its process."""
     history = _history(root)
     if made or ended != "done":
         work = sum(made.values())
@@ -75,6 +76,12 @@ def _history(root: Path) -> list[dict[str, Any]]:
         return history if isinstance(history, list) else []
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def other_share(command: Mapping[str, Any]) -> float:
+    """Of a command's time, an entry of `history`, what was no stage's own work: starts, imports, hashing, waiting. What
+    an interrupted stage did is in it too."""
+    return float(command["other_seconds"] / command["wall_seconds"]) if command["wall_seconds"] else 0.0
 
 
 def direction(change: Mapping[str, Any]) -> int:

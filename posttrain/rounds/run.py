@@ -19,7 +19,6 @@ from posttrain import artifacts
 from posttrain.artifacts import CHECKPOINTS, JOURNAL, PART, lock, publish, read_manifest, write_durably
 from posttrain.errors import Interrupted, PosttrainError, UserError, WaitingForPerson
 from posttrain.machine import INLINE
-from posttrain.rounds.code import source_hash
 from posttrain.rounds.launch import Launched, find_launcher, launcher_of
 from posttrain.rounds.plan import STORE, Node, Plan, artifact, flat, parents_record, runs, state
 from posttrain.rounds.process import Process, Worker
@@ -65,20 +64,25 @@ class Choice:
 
 
 def execute(
-    plan: Plan, root: Path, screen: Screen, choice: Choice | None = None, check_hashes: bool = False
-) -> dict[str, Any]:
-    """Bring every chosen stage to a finished artifact and return the report.
+    plan: Plan, root: Path, screen: Screen, choice: Choice | None = None, check_hashes: bool = False,
+    began: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Bring every chosen stage to a finished artifact and return the report. `began` is when the command did, by
+    `time.perf_counter`; None means now.
 
     Raises StageFailed, UserError, StoppedByGate, WaitingForPerson as the stages do, and Interrupted on SIGINT or
     SIGTERM. Whatever was finished before stays usable.
     """
+    began = time.perf_counter() if began is None else began
     choice = choice or Choice()
     chosen = choose(plan, choice)
     try:
         (root / STORE / WORK).mkdir(parents=True, exist_ok=True)
         write_plan(plan, root)
         with _interruptible():
-            return _Run(plan, root, screen, choice, check_hashes).go(chosen)
+            return _Run(plan, root, screen, choice, check_hashes, began).go(chosen)
+    except BrokenPipeError:
+        raise Interrupted("stopped, because nobody reads this output any more. Same command goes on.") from None
     except OSError as error:
         raise UserError(
             f"cannot write below {root}: {error}; make room or permission there, or give another --root"
@@ -88,26 +92,31 @@ def execute(
 def choose(plan: Plan, choice: Choice) -> list[Node]:
     """The chosen nodes in the plan's order. Raises UserError for a name or round the plan does not have."""
     nodes = list(plan.nodes)
+    within = f" in round {choice.round}" if choice.round is not None else ""
     if choice.round is not None:
         if not 1 <= choice.round <= plan.recipe.rounds:
             raise UserError(f"--round {choice.round}: the recipe has rounds 1 to {plan.recipe.rounds}")
         nodes = [node for node in nodes if node.round in (0, choice.round)]
+    first, last = 0, len(nodes)
     if choice.start:
-        nodes = nodes[nodes.index(_named(nodes, choice.start, "--from")[0]) :]
+        first = nodes.index(_named(nodes, choice.start, f"--from {choice.start!r}", within)[0])
     if choice.until:
-        nodes = nodes[: nodes.index(_named(nodes, choice.until, "--until")[-1]) + 1]
+        last = nodes.index(_named(nodes, choice.until, f"--until {choice.until!r}", within)[-1]) + 1
+    if choice.start and choice.until and last <= first:
+        raise UserError(f"--until {choice.until!r} comes before --from {choice.start!r}, so there is nothing between")
+    nodes = nodes[first:last]
     if choice.only:
-        nodes = _named(nodes, choice.only, "--only")
+        nodes = _named(nodes, choice.only, f"--only {choice.only!r}", within)
     if choice.force:
-        _named(nodes, choice.force, "--force")
+        _named(nodes, choice.force, f"--force {choice.force!r}", " in what is chosen")
     return nodes
 
 
-def _named(nodes: list[Node], name: str, option: str) -> list[Node]:
+def _named(nodes: list[Node], name: str, option: str, within: str) -> list[Node]:
     found = [node for node in nodes if _has_name(node, name)]
     if not found:
         names = dict.fromkeys(node.name for node in nodes)
-        raise UserError(f"{option} {name!r}: no such stage; there are {', '.join(names) or 'none in this choice'}")
+        raise UserError(f"{option}: no such stage{within}; there are {', '.join(names)}")
     return found
 
 
@@ -133,10 +142,10 @@ def _interruptible() -> Iterator[None]:
 class _Run:
     """One command's way through its chosen stages."""
 
-    def __init__(self, plan: Plan, root: Path, screen: Screen, choice: Choice, check_hashes: bool):
+    def __init__(self, plan: Plan, root: Path, screen: Screen, choice: Choice, check_hashes: bool, began: float):
         self.plan, self.root, self.screen, self.choice, self.check_hashes = plan, root, screen, choice, check_hashes
         self.worker: Worker | None = None
-        self.began = time.perf_counter()
+        self.began = began
         self.made: dict[str, float] = {}
         """Node id → seconds of the stage's own work, for those made by this command."""
 
@@ -249,7 +258,7 @@ class _Run:
             name=node.name, round=node.round, seed=node.seed, part=str(part.absolute()),
             config=node.config.model_dump(mode="json"), machine=self.plan.recipe.machine.model_dump(mode="json"),
             inputs={name: of(value) for name, value in node.inputs.items()},
-            parents=parents_record(node, self.root), source_hash=source_hash(node.spec.module),
+            parents=parents_record(node, self.root), source_hash=node.source_hash,
             loads_model=any(is_model(item) for item in flat(node.inputs)),
         )  # fmt: skip
 

@@ -18,6 +18,8 @@ from posttrain.stages import External, Size
 
 WHOLE_FILE_BYTES = 64 << 20
 """Larger files are fingerprinted by size, time and their first and last MiB, so that a plan stays quick."""
+TINY = "tiny/"
+SHIPPED = ("tiny/base", "tiny/teacher")
 HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+$")
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])")
 TEXT_BYTES_PER_TOKEN = 4
@@ -31,18 +33,20 @@ def model_source(name: str, source: ModelSource, folders: list[Path]) -> Externa
     """Resolve a model of the recipe. Raises UserError when it is neither a model folder, a hub name nor served."""
     if source.served is not None:
         return _served(name, source, source.served, folders)
-    if source.path in ("tiny/base", "tiny/teacher"):
-        folder = tiny_models_folder() / source.path.removeprefix("tiny/")
+    if source.path.startswith(TINY) and source.path not in SHIPPED and existing(source.path, folders) is None:
+        raise UserError(f"models.{name}: there is no {source.path}; with the package come {', '.join(SHIPPED)}")
+    if source.path in SHIPPED:
+        folder = tiny_models_folder() / source.path.removeprefix(TINY)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"models.{name}: {source.path} is missing from the installation ({folder}); install posttrain again"
             )
-        return External(str(folder), fingerprint(folder), Size(parameters=_parameters(folder, source)))
+        return External(str(folder), fingerprint(folder), Size(parameters=_parameters(name, folder, source)))
     path = existing(source.path, folders)
     if path is not None:
         if not (path / "config.json").is_file():
             raise UserError(f"models.{name}: {path} is not a model folder: it has no config.json")
-        return External(str(path.resolve()), fingerprint(path), Size(parameters=_parameters(path, source)))
+        return External(str(path.resolve()), fingerprint(path), Size(parameters=_parameters(name, path, source)))
     if not HUB_NAME.match(source.path) or source.path.startswith((".", "/")):
         raise UserError(f"models.{name}: {source.path} not found (looked in {_places(folders)}), and it is no hub name")
     note = "" if source.revision else "hub revision not pinned"
@@ -132,14 +136,15 @@ def _file_size(path: Path) -> Size:
     return Size(rows=int(lines * max(1.0, size / max(1, len(sample)))), tokens=size // TEXT_BYTES_PER_TOKEN)
 
 
-def _parameters(folder: Path, source: ModelSource) -> int:
+def _parameters(name: str, folder: Path, source: ModelSource) -> int:
     if source.parameters:
         return source.parameters
     try:
         return llama_parameters(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UserError(
-            f"{folder / 'config.json'} cannot be read as a Llama config ({error!r}); set parameters: in models"
+            f"models.{name}: {folder / 'config.json'} cannot be read as a Llama config ({error!r}); mend it, or set "
+            "parameters: there"
         ) from error
 
 

@@ -17,7 +17,8 @@ MAX_NODES = 20_000
 MAX_DEPTH = 30
 MAX_FILE_BYTES = 1 << 20
 
-PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge")
+PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
+MERGE = "tag:yaml.org,2002:merge"
 
 
 @dataclass
@@ -48,9 +49,8 @@ def load_tree(path: Path, sets: list[str]) -> Tree:
 def _with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
     path = path.resolve()
     if path in children:
-        raise UserError(
-            f"{path.name}: `extends` goes in a circle: {' → '.join(p.parent.name for p in (*children, path))}"
-        )
+        circle = " → ".join("/".join(one.parts[-2:]) for one in (*children, path))
+        raise UserError(f"{path.name}: `extends` goes in a circle: {circle}")
     own = read_yaml(path)
     parent_name = own.values.pop("extends", None)
     if parent_name is None:
@@ -59,7 +59,11 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> Tree:
         raise RecipeError(
             [f"{own.where(('extends',))} extends: expected the name or path of a recipe, got {parent_name!r}"]
         )
-    tree = _with_parents(find_recipe(parent_name, path.parent), (*children, path))
+    try:
+        parent = find_recipe(parent_name, path.parent)
+    except UserError as error:
+        raise RecipeError([f"{own.where(('extends',))} extends: {error}"]) from error
+    tree = _with_parents(parent, (*children, path))
     tree.folders.insert(0, path.parent)
     tree.lines.update(own.lines)
     _lay_over(tree, own.values)
@@ -79,7 +83,7 @@ def read_yaml(path: Path) -> Tree:
         raise UserError(f"{path}: cannot be read as a recipe ({error})") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecipeError([_yaml_problem(path, error)]) from error
-    tree = Tree(folders=[path.parent])
+    tree = Tree(lines={(): f"{path.name}:1"}, folders=[path.parent])
     problems: list[str] = []
     values = _Builder(path.name, tree, problems).build(root, ()) if root else {}
     if not problems and not isinstance(values, dict):
@@ -93,8 +97,13 @@ def read_yaml(path: Path) -> Tree:
 def _yaml_problem(path: Path, error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     line = f":{mark.line + 1}" if mark else ""
-    reason = getattr(error, "problem", None) or str(error) or type(error).__name__
-    return f"{path.name}{line}: not valid YAML: {reason}"
+    return f"{path.name}{line}: not valid YAML: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """Without the place, in one line."""
+    told = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return str(told).partition("\n")[0] or type(error).__name__
 
 
 class _Builder:
@@ -130,23 +139,26 @@ class _Builder:
                 self.problems.append(f"{place}: a key must be a plain word")
                 continue
             key = key_node.value
+            if key_node.tag == MERGE:
+                self.problems.append(f"{place}: `<<` is not for recipes; write the keys out, or use `extends`")
+                continue
             if key in seen:
                 self.problems.append(f"{place} {'.'.join((*keys, key))}: stands twice")
             seen.add(key)
             self.tree.lines[(*keys, key)] = place
             yield key, self.build(value_node, (*keys, key))
 
-    def _scalar(self, node: yaml.Node, place: str) -> Any:
+    def _scalar(self, node: Any, place: str) -> Any:
         try:
             value = self.scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             self.problems.append(f"{place}: {node.value!r}: {getattr(error, 'problem', None) or error}")
             return None
-        return _float_if_scientific(value)
+        return value if node.style else _float_if_scientific(value)
 
 
 def _float_if_scientific(value: Any) -> Any:
-    """YAML 1.1 reads `1e-5` as text; a recipe means the number."""
+    """YAML 1.1 reads `1e-5` as text; a recipe means the number, where it has no quotes."""
     if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
         try:
             return float(value)
@@ -165,13 +177,15 @@ def _assign(tree: Tree, assignment: str) -> None:
         problems: list[str] = []
         value = _Builder("--set", Tree(), problems).build(node, ()) if node else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"--set {assignment!r}: the value is not valid YAML ({error})") from error
+        raise UserError(f"--set {assignment!r}: the value is not valid YAML: {_reason(error)}") from error
     if problems:
         raise RecipeError(problems)
     changes: dict[str, Any] = {keys[-1]: value}
     for key in reversed(keys[:-1]):
         changes = {key: changes}
-    tree.lines[keys] = f"--set {path.strip()}"
+    for end in range(1, len(keys)):
+        tree.lines.setdefault(keys[:end], "--set")
+    tree.lines[keys] = "--set"
     _lay_over(tree, changes)
 
 

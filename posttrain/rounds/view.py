@@ -1,37 +1,62 @@
-"""What a person sees of a plan, a run and its result. Every number here was computed elsewhere."""
+"""What a person sees of a plan and of a run's result. Every number here was computed elsewhere."""
 
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from posttrain.rounds.plan import Node, Plan, flat
-from posttrain.rounds.report import PAGE, REPORT, direction
+from posttrain.rounds.report import PAGE, REPORT, direction, other_share
 from posttrain.stages import External
 from posttrain.train.prepare_spec import KIND as MODEL
 
 STARTS = ("init", "model", "teacher", "of", "candidate")
 """Names of inputs that are the model a stage starts from or runs, the first one found is shown."""
 MARKS = {1: "▲", -1: "▼", 0: " "}
-BAR_CELLS = 10
-KEPT_SECONDS = 0.005
-"""Reports that come faster than this are of chunks kept from an earlier run, and say nothing of speed."""
 SPARE_WIDTH = 400
 """Columns of output that is no terminal: a line of a table is never folded."""
 COUNTS = ("k", "M", "G", "T", "P", "E")
 BYTES = (" GiB", " TiB", " PiB", " EiB")
+VISIBLE = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: 0x2421, **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+}  # fmt: skip
+"""Control characters → their pictures: what a row says is shown, and never moves a cursor or renames a window."""
 
 
 def console(stream: Any = None) -> Console:
     stream = stream or sys.stdout
     width = None if stream.isatty() else SPARE_WIDTH
-    return Console(file=stream, highlight=False, width=width, soft_wrap=True)
+    return _Screen(file=stream, highlight=False, width=width, soft_wrap=True)
+
+
+class _Screen(Console):
+    """A console on which only our own styles are control sequences."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(segment.text.translate(VISIBLE), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """The reader is gone; rich would end the process with the exit code of a failed stage."""
+        raise BrokenPipeError
+
+
+class _Grid(Table):
+    """A table that never cuts what does not fold: half a number is another number."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*cells, **options)
+        for column, cell in zip(self.columns, cells, strict=False):
+            if column.no_wrap:
+                wanted = max(cell_len(str(text)) for text in (column.header, cell or ""))
+                column.min_width = max(column.min_width or 0, wanted)
 
 
 def count(number: float) -> str:
@@ -66,7 +91,7 @@ def size(byte_count: float) -> str:
 
 def grid(*columns: str, title: str = "") -> Table:
     """A table without lines. Columns marked `>` stand right; those marked `~` fold where a terminal is narrow."""
-    table = Table(
+    table = _Grid(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title or None, title_justify="left", header_style="dim"
     )
     for column in columns:
@@ -78,7 +103,7 @@ def grid(*columns: str, title: str = "") -> Table:
 
 def plan_table(plan: Plan, root: Any, states: dict[str, str]) -> Table:
     """All stages, those of a round together."""
-    counts = f"{_plural(plan.recipe.rounds, 'round')} · {_plural(len(plan.nodes), 'stage')}"
+    counts = f"{plural(plan.recipe.rounds, 'round')} · {plural(len(plan.nodes), 'stage')}"
     head = f"{plan.recipe.name} · {counts} · root {root}"
     priced = [">cost"] if any(node.size.cost for node in plan.nodes) else []
     table = grid("stage", "~start", ">rows", ">tokens", ">memory", ">time", *priced, "key", "state", "~", title=head)
@@ -123,10 +148,10 @@ def plan_total(plan: Plan, todo: Iterable[Node]) -> str:
     speed = f"{plan.recipe.machine.teraflops:g} TFLOP/s"
     cost = sum(node.size.cost for node in left)
     charged = f", {money(cost)} for served models" if cost else ""
-    return f"{_plural(len(left), 'stage')} to run, about {clock(seconds)} at {speed}{devices}{charged}"
+    return f"{plural(len(left), 'stage')} to run, about {clock(seconds)} at {speed}{devices}{charged}"
 
 
-def _plural(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
@@ -146,106 +171,6 @@ def _short(item: Any, node: Node) -> str:
     if item.provides(MODEL):
         return str(item.config.model)
     return str(item.name) if item.round == node.round else f"{item.name} r{item.round}"
-
-
-class RunScreen:
-    """One quiet line for the stage at work and one for each that is done. Without a terminal, only the latter."""
-
-    def __init__(self, out: Console):
-        self.out = out
-        self.live: Live | None = None
-        self.began = time.monotonic()
-        self.left: dict[str, float] = {}
-        """Expected seconds of the stages to run, by id."""
-        self.expected_done, self.measured_done = 0.0, 0.0
-        self.stage_began = 0.0
-        self.heard = 0.0
-        """When the stage last reported."""
-        self.worked_seconds, self.worked_done, self.worked_tokens, self.done = 0.0, 0, 0, 0
-        """Of the stage at work, without what it kept from an earlier run."""
-
-    def begin(self, plan: Plan, chosen: int, todo: list[Node]) -> None:
-        self.left = {node.id: node.size.seconds for node in todo}
-        if todo and self.out.is_terminal:
-            self.live = Live(
-                "", console=self.out, refresh_per_second=8, transient=True, redirect_stdout=False, redirect_stderr=False
-            )
-            self.live.start()
-        before = f"; {_plural(chosen - len(todo), 'stage')} finished before" if todo else ""
-        self.say(f"{plan.recipe.name}: {plan_total(plan, todo)}{before}")
-
-    def say(self, text: str) -> None:
-        self.out.print(Text(text))
-
-    def stage_begins(self, node: Node) -> None:
-        self.stage_began = self.heard = time.monotonic()
-        self.worked_seconds, self.worked_done, self.worked_tokens, self.done = 0.0, 0, 0, 0
-        self._show(f"{_where(node)}  starting")
-
-    def hear(self, node: Node, event: dict[str, Any]) -> None:
-        if event["event"] == "running":
-            self.heard = time.monotonic()
-        if event["event"] != "progress":
-            return
-        now, done, total = time.monotonic(), event["done"], max(1, event["total"])
-        if now - self.heard > KEPT_SECONDS:
-            self.worked_seconds += now - self.heard
-            self.worked_done += done - self.done
-            self.worked_tokens += event["tokens"]
-        self.heard, self.done = now, done
-        filled = min(BAR_CELLS, BAR_CELLS * done // total)
-        parts = [f"{done:,}/{total:,} {event['unit']}", "▇" * filled + "░" * (BAR_CELLS - filled)]
-        if self.worked_tokens:
-            parts.append(f"{count(self.worked_tokens / self.worked_seconds)} tok/s")
-        if "note" in event:
-            parts.append(event["note"])
-        eta = self.worked_seconds * (total - done) / self.worked_done if self.worked_done > 0 else None
-        if eta is not None:
-            parts.append(f"eta {clock(eta)}")
-        parts.append(f"  elapsed {clock(now - self.began)} of ~{clock(self._whole(node, now, eta))}")
-        self._show(f"{_where(node)}  " + "  ".join(parts))
-
-    def _whole(self, node: Node, now: float, eta: float | None) -> float:
-        """Seconds this command will have taken: estimates of what is left, scaled by how the finished ones came out."""
-        scale = self.measured_done / self.expected_done if self.expected_done else 1.0
-        later = sum(seconds for name, seconds in self.left.items() if name != node.id) * scale
-        rest = eta if eta is not None else max(0.0, self.left.get(node.id, 0.0) * scale - (now - self.stage_began))
-        return now - self.began + rest + later
-
-    def stage_ends(self, node: Node, event: dict[str, Any]) -> None:
-        measured = event["measured"]
-        self.expected_done += self.left.pop(node.id, 0.0)
-        self.measured_done += measured["seconds"]
-        rows = ", ".join(f"{number:,} {table}" for table, number in event["rows"].items())
-        speed = f"{count(measured['tokens'])} tokens" if measured["tokens"] else ""
-        fitted = _fitted(event["summary"].get("preflight", {}))
-        parts = [part for part in (rows, speed, fitted, clock(measured["seconds"]), size(measured["memory"])) if part]
-        self.say(f"{_where(node)}  " + " · ".join(parts))
-        for line in event["summary"].get("told", ()):
-            self.say(f"  {line}")
-        if warning := event["summary"].get("warning"):
-            self.say(f"  {warning}")
-
-    def close(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-
-    def _show(self, text: str) -> None:
-        if self.live is not None:
-            self.live.update(Text(text, no_wrap=True, overflow="ellipsis"))
-
-
-def _where(node: Node) -> str:
-    return f"{f'round {node.round}' if node.round else 'setup'} ▸ {node.name}"
-
-
-def _fitted(preflight: dict[str, Any]) -> str:
-    """What a training stage did with the rows that were too long; that none was cut is said as well."""
-    if not preflight:
-        return ""
-    dropped = f"{_plural(preflight['dropped'], 'long row')} dropped, " if preflight["dropped"] else ""
-    return f"{dropped}{preflight['tokens_cut']:,} tokens cut"
 
 
 def result(report: dict[str, Any], root: Any) -> Iterable[RenderableType]:
@@ -314,7 +239,10 @@ def _last_line(report: dict[str, Any], root: Any) -> str:
     parts = [f"checkpoint {root}/final"] if report["final"] else []
     parts.append(f"report {root}/{PAGE if (Path(root) / PAGE).exists() else REPORT}")
     if report["history"]:
-        parts.append(f"{_spoken(report['history'][-1]['wall_seconds'])}, {size(report['peak_memory'])} peak")
+        last = report["history"][-1]
+        around = f"{100 * other_share(last):.0f}% around the stages"
+        peak = f", {size(report['peak_memory'])} peak" if report["peak_memory"] else ""
+        parts.append(f"{_spoken(last['wall_seconds'])} ({around}){peak}")
     return " · ".join(parts)
 
 
@@ -324,16 +252,19 @@ def _spoken(seconds: float) -> str:
 
 
 def status_table(report: dict[str, Any]) -> Table:
-    """Each stage: finished or not, and what was expected beside what was measured."""
-    table = grid("stage", "state", "~rows", ">tokens", ">expected", ">memory", ">expected", ">time", ">expected")
+    """Each stage: finished or not, and what was expected beside what was measured. Of a finished stage without a model
+    no tokens are counted, so none are shown as expected."""
+    pairs = (">tokens", ">expected", ">memory", ">expected", ">time", ">expected")
+    table = grid("stage", "state", "~rows", ">expected", *pairs)
     for stage in report["stages"]:
         measured, expected = stage.get("measured", {}), stage["expected"]
         rows = ", ".join(f"{number:,} {name}" for name, number in stage.get("rows", {}).items())
         table.add_row(
-            stage["id"], stage["state"], rows,
+            stage["id"], stage["state"], rows, count(expected["rows"]) if expected["rows"] else "",
             count(measured["tokens"]) if measured.get("tokens") else "",
-            count(expected["tokens"]) if expected["tokens"] else "",
-            size(measured["memory"]) if measured else "", size(expected["memory"]) if expected["memory"] else "",
+            count(expected["tokens"]) if expected["tokens"] and measured.get("tokens", 1) else "",
+            size(measured.get("device_memory", measured["memory"])) if measured else "",
+            size(expected["memory"]) if expected["memory"] else "",
             clock(measured["seconds"]) if measured else "", clock(expected["seconds"]) if expected["seconds"] else "",
         )  # fmt: skip
     return table

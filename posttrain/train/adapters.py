@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from posttrain.engines.loading import Loaded, load_model
+from posttrain.chat import Renderer
+from posttrain.engines.loading import Loaded, check_folder, check_vocabulary, load_model
 from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.train.settings import LoraConfig
@@ -28,7 +29,7 @@ def adapters(config: LoraConfig | None, model: Any) -> Any:
     )  # fmt: skip
 
 
-def four_bit(init: str | Path, machine: Machine) -> Loaded:
+def four_bit(init: str | Path) -> Loaded:
     """A language model in 4 bits (NF4, twice quantised) on this process's CUDA device, computing in bfloat16."""
     if not torch.cuda.is_available():
         raise UserError(
@@ -40,7 +41,8 @@ def four_bit(init: str | Path, machine: Machine) -> Loaded:
         raise UserError('lora.four_bit needs bitsandbytes; install it with: pip install "posttrain[qlora]"') from error
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    renderer = load_model(init, machine.model_copy(update={"device": "cpu"})).renderer  # with all checks of loading
+    check_folder(init)
+    renderer = Renderer.from_pretrained(init)
     quantized = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
@@ -49,6 +51,7 @@ def four_bit(init: str | Path, machine: Machine) -> Loaded:
         str(init), quantization_config=quantized, device_map={"": torch.cuda.current_device()}, use_safetensors=True,
         trust_remote_code=False,
     )  # fmt: skip
+    check_vocabulary(init, model, renderer)
     return Loaded(model, renderer)
 
 

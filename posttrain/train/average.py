@@ -28,6 +28,8 @@ COPIED = (
 )  # fmt: skip
 """Configs, tokenizer and the index of shards come from the first checkpoint; what it says of its own training (its
 preflight, its probe, its report) does not hold for a mean."""
+TRIED = ".tried"
+"""Folder of a soup that is measured, while the stage runs."""
 MUST_AGREE = ("tokenizer.json", "chat_template.jinja")
 """Files that mean the same ids and the same prompts; weights under others are not comparable."""
 
@@ -79,13 +81,15 @@ def greedy(job: Job, folders: Sequence[Path]) -> list[Path]:
     scores = {folder: _score(job, folder, f"alone-{place}") for place, folder in enumerate(folders)}
     ordered = sorted(folders, key=lambda folder: -scores[folder])
     soup, best = ordered[:1], scores[ordered[0]]
+    mixed = job.folder / TRIED  # as large as a checkpoint, so where one has room
     for place, folder in enumerate(ordered[1:]):
-        with tempfile.TemporaryDirectory() as mixed:
-            more = [*soup, folder]
-            write_average(job, folders[0], more, [1 / len(more)] * len(more), Path(mixed))
-            found = _score(job, Path(mixed), f"soup-{place}")
+        shutil.rmtree(mixed, ignore_errors=True)
+        more = [*soup, folder]
+        write_average(job, folders[0], more, [1 / len(more)] * len(more), mixed)
+        found = _score(job, mixed, f"soup-{place}")
         if found >= best:
             soup, best = more, found
+    shutil.rmtree(mixed, ignore_errors=True)
     job.summary |= {"alone": [scores[folder] for folder in folders], "accuracy": best}
     job.summary["soup"] = [folders.index(folder) for folder in soup]
     return soup

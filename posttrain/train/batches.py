@@ -297,7 +297,7 @@ def next_logprobs(model: Any, inputs: dict[str, Any], labels_BT: Tensor) -> Tens
     """
     if labels_BT.is_cuda:
         found: Tensor = model(**inputs, labels=labels_BT, shift_labels=labels_BT, fused_lm_head=True).log_probs
-        return found
+        return found.to(labels_BT.device)  # of a model over several devices the head is on the last
     keep_BT = labels_BT != IGNORED
     targets_N = labels_BT[keep_BT]
     with in_pieces(model, targets_N) as pieces:

@@ -1,6 +1,7 @@
 """A checkpoint folder: weights, tokenizer with its template, generation config, and a card of where it comes from."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from transformers import AutoConfig
 
 from posttrain.chat import Renderer
 from posttrain.config import semantic
+from posttrain.errors import StageFailed
 from posttrain.stages import Job
 from posttrain.train.adapters import merged
-from posttrain.train.resume import SHARDED
 from posttrain.train.snapshots import gathered
 
 
@@ -25,14 +26,13 @@ def save_checkpoint(job: Job, trainer: Any, renderer: Renderer, init: str | Path
 
     Training runs in float32; the weights are stored in the dtype of the checkpoint it started from, so that a bfloat16
     family stays servable as it is. Every later stage and the evaluation read what is stored. Every process takes part
-    in gathering what was split; the main one writes.
+    in gathering what was split; the main one writes. Raises StageFailed where a weight is no number.
     """
-    state = None
-    if job.launch.sharding in SHARDED:
-        state = gathered(trainer)
+    state = gathered(trainer) if job.launch.splits_weights else None
     if not job.main:
         return
     model, dtype = merged(trainer.accelerator.unwrap_model(trainer.model), init), stored_dtype(init)
+    check_numbers(job, dict(model.named_parameters()) if state is None else state, dtype)
     model.config.use_cache = True
     model.config.pad_token_id = renderer.pad_id
     if model.can_generate():
@@ -45,6 +45,18 @@ def save_checkpoint(job: Job, trainer: Any, renderer: Renderer, init: str | Path
     readable_weights(job.folder)
     renderer.tokenizer.save_pretrained(job.folder)
     (job.folder / "README.md").write_text(card(job, data), encoding="utf-8")
+
+
+def check_numbers(job: Job, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """Raise StageFailed for a weight that is nan or inf, or becomes so in the dtype it is stored in: the log tells of
+    the loss before the last step only."""
+    for name, value in weights.items():
+        if not bool(value.to(dtype).isfinite().all()):
+            rate = job.config.learning_rate
+            raise StageFailed(
+                f"{job.name}: {name} is not finite in {str(dtype).removeprefix('torch.')}, and nothing was saved; "
+                f"lower learning_rate ({rate:g}), or begin from a checkpoint in bfloat16 or float32"
+            )
 
 
 def readable_weights(folder: Path) -> None:

@@ -4,12 +4,14 @@ The reference model's log-probabilities are read from the `reference` stage or, 
 policy is loaded; it is never in memory beside the policy.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig as TrlArguments
 from trl import DPOTrainer
 
@@ -43,6 +45,12 @@ class PreferenceTrainer(GlobalBatchMixin, DPOTrainer):
     """DPOTrainer on lists of answers with stored reference log-probabilities. `settings` is the stage's DpoConfig."""
 
     kept = KEPT
+
+    def __init__(self, *args: Any, **options: Any):
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":  # set by accelerate's launcher
+            options["ref_model"] = _nothing_to_load()
+        super().__init__(*args, **options)
+        self.ref_model = None
 
     def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
@@ -90,6 +98,12 @@ class PreferenceTrainer(GlobalBatchMixin, DPOTrainer):
             "loss/nll": nll,
         }
         self.note(values, inputs["kinds"])
+
+
+def _nothing_to_load() -> LlamaForCausalLM:
+    """In place of a reference: under FSDP TRL would load and split one, to compute what is stored already."""
+    sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8}
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, num_attention_heads=1))
 
 
 def run(job: Job) -> None:

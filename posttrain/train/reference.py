@@ -6,13 +6,14 @@ DPO computes none of them again. Each is found by what was scored, token ids and
 
 import gc
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
+from accelerate import Accelerator
 from pyarrow import feather
 from trl.trainer.utils import add_fused_lm_head
 
@@ -23,11 +24,13 @@ from posttrain.engines.lists import inputs_of
 from posttrain.engines.loading import Loaded, load_model
 from posttrain.engines.parallel import by_chunk
 from posttrain.errors import UserError
-from posttrain.machine import Machine
+from posttrain.machine import Launch, Machine
 from posttrain.stages import Job
 from posttrain.train.batches import Listed, list_batches, lists_of, preference_mask, render_pair, token_logprobs
+from posttrain.train.dealt import begin, dealt, most, of_main
 from posttrain.train.losses import masked_sum
 from posttrain.train.preflight import preflight
+from posttrain.train.split import open_part
 from posttrain.train.trainer import can_share, read_inputs
 
 FILE = "logprobs.arrow"
@@ -113,37 +116,61 @@ def read(job: Job, folder: Path, lists: Sequence[Listed]) -> list[list[Logprob]]
 
 
 def compute(job: Job, model: str | Path, lists: Sequence[Listed]) -> list[list[Logprob]]:
-    """Of each list its answers', under the model. What is done stands in a journal, so that a killed stage goes on."""
+    """Of each list its answers', under the model. What is done stands in a journal, so that a killed stage goes on.
+
+    The processes of a launch share the work, and all have the result.
+    """
     journal, size = job.journal(JOURNAL), job.config.chunk
+    accelerator = begin(job) if job.launch.processes > 1 else None
+    if accelerator:
+        journal.chunks = of_main(journal.chunks)
     spans = [(start, min(start + size, len(lists))) for start in range(0, len(lists), size)]
     # Another chunk size finds other names, and so nothing that would not fit.
     chunks = {f"{start:08d}-{end:08d}": (start, end) for start, end in spans}
     missing = {name: lists[start:end] for name, (start, end) in chunks.items() if name not in journal}
     done = len(lists) - sum(map(len, missing.values()))
-    # The processes of a launched training each have a device already.
-    machine = job.machine.alone() if job.launch.processes > 1 else job.machine
-    for name, rows in by_chunk(machine, partial(_open, model), sums_of, missing):
+    if accelerator:
+        found = dealt(job, partial(_open_part, job, accelerator, model), sums_of, missing)
+    else:
+        found = by_chunk(job.machine, partial(_open, model), sums_of, missing)
+    for name, rows in found:
         journal.append(name, rows)
         done += len(rows)
-        job.progress(done, len(lists), "reference prompts")
+        # Processes that go in step also stop in step.
+        (job.tell if accelerator else job.progress)(done, len(lists), "reference prompts")
     gc.collect()
     job.tokens += sum(item.answers.tokens for item in lists)
     return [[Logprob(*two) for two in row["logprobs"]] for row in journal.rows(list(chunks))]
 
 
-def _open(model: str | Path, machine: Machine) -> tuple[Loaded, int]:
-    """The reference, and how many tokens it reads at once."""
+@dataclass(frozen=True)
+class Held:
+    """The reference as a process has it, and how many tokens it reads at once."""
+
+    loaded: Loaded
+    limit: int
+    launch: Launch = field(default_factory=Launch)
+
+
+def _open(model: str | Path, machine: Machine) -> Held:
     loaded = load_model(model, machine, dtype=torch.float32)
     add_fused_lm_head(loaded.model)
-    return loaded, machine.batch_tokens
+    return Held(loaded, machine.batch_tokens)
+
+
+def _open_part(job: Job, accelerator: Accelerator, model: str | Path) -> Held:
+    return Held(open_part(job, accelerator, model), job.machine.batch_tokens, job.launch)
 
 
 @torch.no_grad()
-def sums_of(held: tuple[Loaded, int], lists: Sequence[Listed]) -> list[dict[str, Any]]:
-    """Of each list its answers' text and format sums, as rows of the journal; `held` is what `_open` gives."""
+def sums_of(held: Held, lists: Sequence[Listed]) -> list[dict[str, Any]]:
+    """Of each list its answers' text and format sums, as rows of the journal."""
     rows: dict[int, dict[str, Any]] = {}
-    loaded, limit = held
-    for numbers, batch in list_batches(lists, loaded.renderer.pad_id, limit, can_share(loaded), KEPT):
+    loaded, launch = held.loaded, held.launch
+    cut = list_batches(lists, loaded.renderer.pad_id, held.limit, can_share(loaded, launch), KEPT)
+    # All take part in each pass over split weights. Who needs fewer repeats the last, which gives the same again.
+    for place in range(most(len(cut)) if launch.splits_weights else len(cut)):
+        numbers, batch = cut[min(place, len(cut) - 1)]
         part = {name: value.to(loaded.device) for name, value in batch.items()}
         marks = part["marks"]
         # The same mixed precision as the policy's in training, so that equal models give equal log-probabilities.

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from posttrain import estimate as costs
 from posttrain.config import operational
-from posttrain.machine import Machine
+from posttrain.machine import INLINE, Machine
 from posttrain.stages import Scope, Size, StageSpec
 from posttrain.train.settings import RowsConfig, data_size
 
@@ -21,7 +21,11 @@ class ReferenceConfig(RowsConfig):
     pairs: Pairs = "ranked"
     """Which pairs of this round, as in `dpo.pairs`."""
     chunk: int = operational(64, ge=1)
-    """Prompts whose log-probabilities are computed and kept together: what a killed stage loses at most."""
+    """Prompts whose log-probabilities are computed and kept together: what a killed stage loses at most, of each of its
+    processes."""
+    launch: str = operational(INLINE)
+    """How its processes are started, as in `dpo.launch`; they share the prompts. `zero3` and `fsdp2` also share the
+    model, where it is larger than a device."""
 
 
 def kind_of(model: str, pairs: str) -> str:

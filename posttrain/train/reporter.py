@@ -23,8 +23,9 @@ SAVE_SHARE = 0.02
 """Of the time, at most, goes into checkpoints where `save_steps` does not say."""
 WINDOW = 10
 """Steps whose median loss tells whether a run diverges."""
-TRAINING_FLOPS = 6
-"""A parameter and token, forward and backward (Kaplan et al. 2020, 2001.08361, section 2.1)."""
+PASS_FLOPS, UPDATE_FLOPS = 4, 2
+"""A parameter and token: forward and the gradient of what it read, and where it is trained its own gradient (Kaplan et
+al. 2020, 2001.08361, section 2.1)."""
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "RTX 4090": 165e12}
 """Dense bf16 FLOP/s by a part of the device's name (NVIDIA's data sheets), for the MFU."""
 
@@ -111,7 +112,7 @@ class Reporter(TrainerCallback):
         name = torch.cuda.get_device_name()
         peaks = [peak for known, peak in PEAK_FLOPS.items() if known in name]
         if peaks:
-            flops = TRAINING_FLOPS * self.trainer.parameters * tokens_per_second
+            flops = self.trainer.token_flops * tokens_per_second
             yield f"mfu {flops / (peaks[0] * self.job.launch.processes):.1%}"
 
     def _refuse_no_number(self, state: Any, line: dict[str, Any]) -> None:
@@ -136,6 +137,12 @@ class Reporter(TrainerCallback):
 
     def _where(self, state: Any) -> str:
         return f"{self.job.name or 'training'}, step {state.global_step} of {state.max_steps}"
+
+
+def token_flops(model: Any) -> int:
+    """What a token costs, forward and backward; less where most weights are frozen. Attention over other tokens and
+    what is computed anew are not counted."""
+    return int(PASS_FLOPS * model.num_parameters() + UPDATE_FLOPS * model.num_parameters(only_trainable=True))
 
 
 def peak_bytes() -> int:

@@ -12,6 +12,8 @@ from posttrain.stages import Amount, Size
 
 Schedule = Literal["linear", "cosine", "constant"]
 OverLength = Literal["error", "drop", "truncate_context"]
+Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow", "comet_ml", "swanlab"]
+"""Of transformers' integrations those that log training."""
 OTHERS = "others"
 """The key of `over_length` for sources it does not name."""
 
@@ -92,8 +94,8 @@ class TrainingConfig(RowsConfig):
     save_steps: int = operational(0, ge=0)
     """Steps between two checkpoints that a killed stage goes on from. 0 goes by time: every five minutes, and seldom
     enough to cost at most two in a hundred; a stage that is shorter keeps none unless it is asked to stop."""
-    report_to: tuple[str, ...] = operational(())
-    """Where transformers also sends the log: `tensorboard`, `wandb`, `trackio`; empty is nowhere."""
+    report_to: tuple[Tracker, ...] = operational(())
+    """Where transformers also sends the log, each by its own package; empty is nowhere."""
 
     @model_validator(mode="after")
     def _adapters_stand_alone(self) -> "TrainingConfig":

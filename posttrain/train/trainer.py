@@ -11,17 +11,20 @@ import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PrinterCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from posttrain.engines.lists import LENGTH_STEP
-from posttrain.engines.loading import Loaded, choose_device, load_model
+from posttrain.engines.loading import Loaded, choose_device
 from posttrain.errors import Interrupted, PosttrainError, StageFailed, UserError
+from posttrain.machine import Launch
 from posttrain.stages import Job
 from posttrain.train.adapters import adapters, four_bit
 from posttrain.train.batches import GlobalBatches, ListCollator, Listed, idle
 from posttrain.train.guard import check_launch
-from posttrain.train.reporter import LOG_FILE, Reporter, read_lines
+from posttrain.train.reporter import LOG_FILE, Reporter, read_lines, token_flops
 from posttrain.train.resume import CheckpointMixin, folder_of, newest_whole
 from posttrain.train.sequence import deals_rows, make_ready
+from posttrain.train.split import load_own
 
 Arguments = TypeVar("Arguments")
 CPU_IS_FULL = "can't allocate memory"
@@ -41,8 +44,8 @@ class GlobalBatchMixin(CheckpointMixin):
     args: Any
     settings: Any
     """The stage's config."""
-    parameters = 0
-    """Of the model, for the MFU."""
+    token_flops = 0
+    """What a token costs, forward and backward, for the MFU."""
     kept = 0
     """As in `ListCollator`."""
     groups: tuple[str, ...] = ()
@@ -150,7 +153,7 @@ def arguments(job: Job, kind: Callable[..., Arguments], rows: int, **more: Any) 
         raise UserError(f"{job.name}: activations: offload moves them from a CUDA device; on the CPU use recompute")
     steps = config.epochs * math.ceil(rows / config.batch_size)
     seed = job.seed % 2**32  # numpy takes no larger one
-    return kind(
+    found = kind(
         output_dir=str(job.folder), save_strategy="no", report_to=list(config.report_to) or "none", disable_tqdm=True,
         per_device_train_batch_size=config.batch_size // groups, gradient_accumulation_steps=1,
         num_train_epochs=config.epochs, learning_rate=config.learning_rate,
@@ -165,6 +168,9 @@ def arguments(job: Job, kind: Callable[..., Arguments], rows: int, **more: Any) 
         ddp_find_unused_parameters=False,
         max_length=None, pad_to_multiple_of=LENGTH_STEP, remove_unused_columns=False, **more,
     )  # fmt: skip
+    # One process has one device. transformers would take all it sees, multiply the batch and copy the model to each.
+    found._n_gpu = min(1, found.n_gpu)  # type: ignore[attr-defined]
+    return found
 
 
 def recomputes(job: Job, cuda: bool) -> bool:
@@ -182,7 +188,11 @@ def build(
     **more: Any,
 ) -> Any:  # fmt: skip
     """A trainer `kind` with TRL's `settings` class, which `more` goes to. `collator` makes micro-batches of numbers
-    below `items`; a number of `items` itself fills up a global batch where several processes share it."""
+    below `items`; a number of `items` itself fills up a global batch where several processes share it.
+
+    Raises UserError where a package that `report_to` names is missing.
+    """
+    _check_trackers(job)
     trainer = kind(
         model=loaded.model,
         args=arguments(job, settings, items, **more),
@@ -195,6 +205,15 @@ def build(
     return trainer
 
 
+def _check_trackers(job: Job) -> None:
+    for name in job.config.report_to:
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (RuntimeError, ImportError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{job.name}: report_to names {name}, which is not to be had here ({reason})") from error
+
+
 def list_trainer(
     job: Job, loaded: Loaded, lists: Sequence[Listed], kind: type[Any], settings: Callable[..., Any],
     together: bool = False, **more: Any,
@@ -202,7 +221,7 @@ def list_trainer(
     """A trainer `kind` with TRL's `settings` class, whose items are the lists; `more` goes to the settings, `together`
     to the collator."""
     limit, pad_id = job.machine.train_tokens, loaded.renderer.pad_id
-    share = can_share(loaded) and not recomputes(job, loaded.device.type == "cuda")
+    share = can_share(loaded, job.launch) and not recomputes(job, loaded.device.type == "cuda")
     collator = ListCollator(lists, pad_id, limit, share, kind.kept, together)
     return build(job, loaded, len(lists), collator, kind, settings, **more)
 
@@ -211,15 +230,17 @@ def load_policy(job: Job, init: Any) -> Loaded:
     """The model to train, in float32 or for QLoRA in 4 bits. What splits the weights places them too: until then they
     wait in CPU memory."""
     if job.config.lora and job.config.lora.four_bit:
-        return four_bit(init, job.machine)
-    split = job.launch.sharding in ("fsdp2", "zero3")
-    machine = job.machine.alone().model_copy(update={"device": "cpu"} if split else {})
-    return load_model(init, machine, dtype=torch.float32)
+        return four_bit(init)
+    return load_own(job, init, torch.float32)
 
 
-def can_share(loaded: Loaded) -> bool:
-    """Whether training may keep a cache of the prompt; on CUDA activations are recomputed, which leaves none."""
-    return loaded.device.type == "cpu"
+def can_share(loaded: Loaded, launch: Launch) -> bool:
+    """Whether training may keep a cache of the prompt; on CUDA activations are recomputed, which leaves none.
+
+    Over a shared prompt a micro-batch is two passes of the model. Where weights are split all processes take part in
+    each, and another one's micro-batch may be one.
+    """
+    return loaded.device.type == "cpu" and not launch.splits_weights
 
 
 def train(job: Job, trainer: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
@@ -232,7 +253,7 @@ def train(job: Job, trainer: Any, lengths: Sequence[int]) -> list[dict[str, Any]
     check_launch(job.launch, trainer.accelerator)
     make_ready(job.launch, trainer)
     trainer.order = GlobalBatches(lengths, job.config.batch_size, job.seed, job.launch.groups, _copies(job))
-    trainer.parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    trainer.token_flops = token_flops(trainer.model)
     begun = _newest(job)
     reporter = Reporter(job, trainer, read_lines(begun / LOG_FILE) if begun else [])
     trainer.remove_callback(PrinterCallback)

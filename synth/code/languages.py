@@ -17,6 +17,10 @@ class Language:
     """A regular expression of one assertion."""
 
 
+_NODE = (
+    "statements that run after the code in the same file (Node.js); import `assert` under a name of its own with "
+    "`const check = require('node:assert')`"
+)
 _MAIN = "one function `void tests(void)` that is called for you; include what you need; write no main"
 
 LANGUAGES = {
@@ -26,8 +30,7 @@ LANGUAGES = {
     ),
     "javascript": Language(
         "JavaScript", (".js", ".mjs"), ("javascript", "js"),
-        "statements that run after the code in the same file (Node.js); import `assert` under a name of its own with "
-        "`const check = require('node:assert')`", r"^\s*check\b",
+        _NODE, r"^\s*check\b",
     ),
     "bash": Language(
         "Bash", (".sh", ".bash"), ("bash", "sh", "shell"),
@@ -37,6 +40,12 @@ LANGUAGES = {
     "c": Language("C", (".c",), ("c",), f"{_MAIN}; include <assert.h>", r"\bassert\s*\("),
     "c++": Language(
         "C++", (".cpp", ".cc", ".cxx"), ("c++", "cpp", "cxx"), f"{_MAIN}; include <cassert>", r"\bassert\s*\("
+    ),
+    "typescript": Language("TypeScript", (".ts",), ("typescript", "ts"), _NODE, r"^\s*check\b"),
+    "php": Language(
+        "PHP", (".php",), ("php",),
+        "statements that run after the code in the same file, without an opening tag; test with `assert`",
+        r"\bassert\s*\(",
     ),
 }  # fmt: skip
 

@@ -6,13 +6,14 @@ process early has not passed anything.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from posttrain.checks.sandbox import Limits, Ran, fault, unsandboxed
-from posttrain.checks.walls import ENVIRONMENT
+from posttrain.checks.walls import ENVIRONMENT, SYSTEM
 from posttrain.data.rows import content_id
 from posttrain.errors import UserError
 from synth.code.languages import LANGUAGES
@@ -20,10 +21,11 @@ from synth.code.linting import findings
 from synth.operators import Item, Unreadable, Work, execute, parse, sift
 from synth.operators.parsing import FENCE
 
-LIMITS = Limits(seconds=30.0, processes=64)
-"""A compiler on a busy machine, and what it made."""
+LIMITS = Limits(seconds=30.0, processes=64, memory=2 << 30)
+"""A compiler on a busy machine (TypeScript's takes 1 to 2 GiB of addresses), and what it made."""
 SHOWN = 3_000
 """Characters at the end of each output that are kept: where the reason stands."""
+PHP = "<?php"
 PYTHON = "python3"
 """Stands for the sandbox's own interpreter."""
 SLOW = {"time": "ran too long", "memory": "needed too much memory", "output": "wrote too much"}
@@ -44,6 +46,9 @@ read = lambda name: open(name, encoding="utf-8", errors="replace").read(1 << 20)
 print(json.dumps([step, code, read("out.txt"), read("err.txt")]))
 """
 """Output goes to files, so that a program that never stops writing meets the limit of a file, not of this driver."""
+
+_TYPED = "console.log('{word}')\ndeclare function require(name: string): any"
+"""Node's own function, of which the compiler is told here."""
 
 _PYTHON = """\
 names = {{"__name__": "solution"}}
@@ -82,6 +87,13 @@ def _compiled(name: str) -> Callable[[str, str, str], Mapping[str, str]]:
     return _scripted(name, end)
 
 
+def _php(solution: str, rest: str, word: str) -> Mapping[str, str]:
+    """One opening tag, however many parts begin with one."""
+    parts = [part.strip().removeprefix(PHP).removesuffix("?>") for part in (solution, rest)]
+    return {"main.php": f'{PHP}\n{parts[0]}\n{parts[1]}\necho "\\n{word}\\n";\n'}
+
+
+_TSC = ("tsc", "--strict", "--target", "es2022", "--module", "commonjs")
 TOOLCHAINS = {
     "python": Toolchain(
         (), _python, (("run", (PYTHON, "main.py")),), "solution.py",
@@ -104,6 +116,14 @@ TOOLCHAINS = {
         ("g++",), _compiled("main.cpp"),
         (("compile", ("g++", "-std=c++17", "-Wall", "-o", "main", "main.cpp")), ("run", ("./main",))),
         "main.cpp", ("g++", "-std=c++17", "-fsyntax-only", "main.cpp"),
+    ),
+    "typescript": Toolchain(
+        ("node", "tsc"), _scripted("main.ts", _TYPED), (("compile", (*_TSC, "main.ts")), ("run", ("node", "main.js"))),
+        "main.ts", (*_TSC, "--noEmit", "main.ts"),
+    ),
+    "php": Toolchain(
+        ("php",), _php, (("run", ("php", "-n", "-d", "zend.assertions=1", "main.php")),), "main.php",
+        ("php", "-n", "-l", "main.php"),
     ),
 }  # fmt: skip
 
@@ -139,8 +159,14 @@ def ready() -> None:
 
 def lacking(language: str) -> str:
     """Which programs of a language the sandbox would not find; empty where it has all."""
-    missing = [name for name in TOOLCHAINS[language].needs if shutil.which(name, path=ENVIRONMENT["PATH"]) is None]
-    return ", ".join(missing)
+    return ", ".join(name for name in TOOLCHAINS[language].needs if program_of(name) is None)
+
+
+def program_of(name: str) -> str | None:
+    """The file of a program, as the sandbox has it: behind links, which may lead through folders that are not there."""
+    found = shutil.which(name, path=ENVIRONMENT["PATH"])
+    path = os.path.realpath(found) if found else ""
+    return path if any(path.startswith(f"{folder}/") for folder in SYSTEM) else None
 
 
 def run_with(work: Work, items: Sequence[Item], parts: Callable[[Item], tuple[str, str, str]], step: str) -> list[Item]:
@@ -168,7 +194,8 @@ def parsed(work: Work, items: Sequence[Item], language: str, of: str, step: str)
 
 def driver(files: Mapping[str, str], commands: Sequence[tuple[str, tuple[str, ...]]]) -> str:
     """The Python program that writes the files, runs the commands, and tells how the last of them ended."""
-    payload = {"files": dict(files), "commands": commands, "shown": SHOWN}
+    found = [(step, [program_of(command[0]) or command[0], *command[1:]]) for step, command in commands]
+    payload = {"files": dict(files), "commands": found, "shown": SHOWN}
     return _DRIVER.format(payload=json.dumps(payload), python=PYTHON)
 
 

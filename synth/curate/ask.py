@@ -64,7 +64,7 @@ def questioned(name: str, row: Row, whole: bool, **variables: Any) -> str:
     """The text of a question of `synth/prompts/curate` about the whole conversation, or the user's part of it."""
     messages = [message for message in row.messages if whole or message["role"] in ("system", "user")]
     conversation = "\n\n".join(f"{message['role']}: {said(message)}" for message in messages)
-    return operator_prompt("curate", name, conversation=conversation, **variables)
+    return operator_prompt(f"curate/{name}", conversation=conversation, **variables)
 
 
 def rating(text: str, points: int) -> int | None:

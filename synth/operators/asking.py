@@ -22,6 +22,7 @@ from synth.operators.work import TEACHER, Work
 
 UNFINISHED = {"length": "cut", "too_long": "too long for the model", "refused": "refused by the server"}
 """Why a text that did not end by itself is dropped."""
+CALLS_WITHOUT_END = "calls without end"
 ECHO_CHARACTERS = 40
 """A shorter line of a template may stand in an answer by chance."""
 PYTHON_TAG = "<|python_tag|>"
@@ -225,11 +226,8 @@ def hold(
 
 def _dialog_fault(dialog: Dialog) -> str:
     """Why a dialog is of no use: one of its messages is, or it would go on calling."""
-    last = dialog.said[-1] if dialog.said else {}
-    if dialog.finish == "length" and (last.get("tool_calls") or last.get("role") == "tool"):
-        return "calls without end"
-    if dialog.finish != "stop":
-        return UNFINISHED[dialog.finish]
+    if dialog.given_up:
+        return UNFINISHED.get(dialog.given_up, CALLS_WITHOUT_END)
     own = [message for message in dialog.said if message["role"] == "assistant"]
     for message in own:
         text = str(message.get("content") or "")

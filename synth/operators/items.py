@@ -57,6 +57,18 @@ class Made:
     def id(self) -> str:
         return self.one.id
 
+    @property
+    def text(self) -> str:
+        """What the user said last, in its prompt, or where it has none in its dialog."""
+        return asked_in(self.one)
+
+
+def asked_in(one: Prompt | Row | Pair) -> str:
+    """What the user said last in it."""
+    messages = one.prompt if isinstance(one, Pair) else one.messages
+    said = [message for message in messages if message["role"] == "user"] or list(messages)
+    return str(said[-1].get("content") or "")
+
 
 def fault(made: Made) -> str:
     """Why it cannot be trained on, if so: a message that no template can say, or a call of an undeclared tool."""

@@ -19,7 +19,7 @@ from posttrain.errors import UserError
 from posttrain.stages import Job
 from synth.meter import Meter
 from synth.operators.bill import Tally
-from synth.operators.items import Item, Made, fault
+from synth.operators.items import Item, Made, asked_in, fault
 from synth.prompts import Wording, operator_file, read_wording
 from synth.sources import EARLIER, FAILURES, Budget, PipelineSpec, SourceConfig, failures, input_name, pipeline_spec
 
@@ -90,8 +90,11 @@ class Work:
 
     def engine(self, model: str = TEACHER) -> Engine:
         """The model, ready to answer."""
-        key = TEACHER if model == TEACHER else input_name(model, self.capability)
-        return self.staff.engine(self._models[model], self.job.inputs[key])
+        return self.staff.engine(self._models[model], self.model(model))
+
+    def model(self, model: str) -> Any:
+        """Where a model lies, or the Endpoint that serves it."""
+        return self.job.inputs[TEACHER if model == TEACHER else input_name(model, self.capability)]
 
     def wording(self, template: str) -> Wording:
         """A template of the pipeline. Raises UserError for one that the spec's `templates` does not name."""
@@ -128,10 +131,15 @@ class Work:
 
     @cached_property
     def earlier(self) -> dict[str, str]:
-        """Prompts of this capability that were made before this stage, in other rounds too: id → last message."""
-        folders = self.job.inputs.get(EARLIER, ())
-        prompts = (prompt for folder in folders for prompt in iter_table(Path(folder), "prompts"))
-        return {p.id: str(p.messages[-1].get("content")) for p in prompts if p.capability == self.capability}
+        """What was made of this capability before this stage, in other rounds too, by stages that made prompts: id →
+        what a user said last. A pair counts under the id of the prompt that it took out of the pool."""
+        found = {}
+        for folder in map(Path, self.job.inputs.get(EARLIER, ())):
+            for table in ("prompts", "rows", "preferences"):
+                for one in iter_table(folder, table) if (folder / f"{table}.parquet").is_file() else ():
+                    if one.capability == self.capability:
+                        found[one.prompt_id if isinstance(one, Pair) else one.id] = asked_in(one)
+        return found
 
     @property
     def lacking(self) -> int:
@@ -251,13 +259,8 @@ class Work:
         )  # fmt: skip
 
     def known_texts(self) -> list[str]:
-        """The last message of each prompt that was kept so far, here and in what was made before: what a new one is to
-        be different from."""
-        return [*self.earlier.values(), *self.kept_texts()]
-
-    def kept_texts(self) -> list[str]:
-        """The last message of each prompt kept so far."""
-        return [str(made.prompt.messages[-1]["content"]) for made in self.made.values() if made.prompt]
+        """What users say in all that was kept so far, here and before: what a new prompt is to be different from."""
+        return [*self.earlier.values(), *(made.text for made in self.made.values())]
 
     def _source(self, item: Item) -> str:
         return str(item.made_by.get("model", self.config.from_))

@@ -34,7 +34,7 @@ class CodeConfig(SourceConfig):
     `translation`, into another language, which prints the same; `explained`, an explanation from which the code was
     written again."""
     languages: tuple[str, ...] = ("python",)
-    """Programming languages of the solutions, in turn: python, javascript, bash, c, c++."""
+    """Programming languages of the solutions, in turn: python, javascript, bash, c, c++, typescript, php."""
     targets: tuple[str, ...] = ("javascript", "c++")
     """Programming languages that is translated into, in turn; never into its own."""
     revisions: int = Field(2, ge=0)
@@ -84,7 +84,7 @@ def _linter(config: CodeConfig) -> str:
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.code",
-    version=1,
+    version=2,
     Config=CodeConfig,
     estimate=estimate,
     templates=lambda capability, config: {

@@ -69,7 +69,7 @@ def estimate(capability: str, config: FactualityConfig, sizes: Mapping[str, Any]
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.factuality",
-    version=1,
+    version=2,
     Config=FactualityConfig,
     estimate=estimate,
     templates=lambda capability, config: {

@@ -54,7 +54,7 @@ def make(work: Work) -> None:
             item = replace(item, made_by={**item.made_by, "kind": item["kind"]})
             prompt = work.prompt(item, item["messages"][:1], item["tools"], item["checks"].get(1))
             row = work.row(item, [*flagged(item["messages"][:-1]), item["messages"][-1]], item["tools"], (prompt.id,))
-            work.keep(item, prompt, [row], [pairs[item.id]] if item.id in pairs else [])
+            work.keep(item, prompt if config.sampled else None, [row], [pairs[item.id]] if item.id in pairs else [])
 
 
 def requests(work: Work, library: Library, number: int, parts: dict[Kind, int]) -> list[Item]:

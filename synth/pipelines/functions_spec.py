@@ -53,7 +53,7 @@ def estimate(capability: str, config: FunctionsConfig, sizes: Mapping[str, Any])
     pairs = int(config.pairs * config.rows / 2)
     read = rounds * 3 * (TOOLS_TOKENS + QUERY_TOKENS) + (graded + 3 * 2 * pairs) * TOOLS_TOKENS
     written = rounds * (QUERY_TOKENS + CALL_TOKENS + ANSWER_TOKENS) + graded * ANSWER_TOKENS
-    bare = config.rows - pairs
+    bare = config.rows - pairs if config.sampled else 0
     dialog = TOOLS_TOKENS + int((1 + longer) * (QUERY_TOKENS + CALL_TOKENS + ANSWER_TOKENS))
     return Expected(
         int(3 * rounds + graded + 6 * pairs), read, written,
@@ -67,7 +67,7 @@ def estimate(capability: str, config: FunctionsConfig, sizes: Mapping[str, Any])
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.functions",
-    version=1,
+    version=2,
     Config=FunctionsConfig,
     estimate=estimate,
     templates=lambda capability, config: {

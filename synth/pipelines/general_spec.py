@@ -78,7 +78,7 @@ def estimate(capability: str, config: GeneralConfig, sizes: Mapping[str, Any]) -
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.general",
-    version=1,
+    version=2,
     Config=GeneralConfig,
     estimate=estimate,
     templates=lambda capability, config: {

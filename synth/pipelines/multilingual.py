@@ -36,13 +36,13 @@ def make(work: Work) -> None:
     shares = largest_remainder(work.config.kinds, work.config.rows)
     kept: Counter[str] = Counter()
     begun: Counter[str] = Counter()
-    for _ in work.passes():
-        for kind, share in shares.items():
-            lacking = share - kept[kind]
-            made = KINDS[kind](work, begun[kind], lacking) if lacking else []
-            begun[kind] += begin(lacking)
+    for _, wanted in work.passes():
+        lacking = {kind: float(share - kept[kind]) for kind, share in shares.items()}
+        for kind, part in largest_remainder(lacking, wanted).items():
+            made = KINDS[kind](work, begun[kind], part) if part else []
+            begun[kind] += begin(part)
             for item in _in_turn(work, made):
-                if kept[kind] == share:
+                if kept[kind] == shares[kind]:
                     break
                 before = len(work.made)
                 keep(work, kind, item)

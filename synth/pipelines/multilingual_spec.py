@@ -89,7 +89,7 @@ def estimate(capability: str, config: MultilingualConfig, sizes: Mapping[str, An
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.multilingual",
-    version=1,
+    version=2,
     Config=MultilingualConfig,
     estimate=estimate,
     templates=lambda capability, config: {

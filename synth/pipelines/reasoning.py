@@ -42,7 +42,8 @@ def keep(work: Work, item: Item, right: list[Item], dialogs: dict[str, Item | No
     rows: list[Row] = []
     for one in right:
         said = [*prompt.messages, says(one["solution"])]
-        rows.append(work.row(one, said, parents=parents, labels={**labels, "form": "steps"}))
+        lowest = {"lowest_step": round(one["lowest"], 4)} if work.config.step_scorer else {}
+        rows.append(work.row(one, said, parents=parents, labels={**labels, **lowest, "form": "steps"}))
     for form, found in dialogs.items():
         if found:
             tools = [SCHEMAS["python"]] if form == "python" else []

@@ -39,6 +39,11 @@ class ReasoningConfig(SourceConfig):
     """Right solutions of a question that are kept, at most."""
     verified: float = Field(7.0, ge=0, le=10)
     """The teacher's own grade of a solution's steps, 1 to 10, at least; 0 asks for none."""
+    step_scorer: str | None = None
+    """A process reward model: key of `models:`, or a stage's name, of a one-label classifier on a causal backbone. It
+    scores each solution at the end of each of its lines; None has none."""
+    least_step: float = 0.0
+    """The least score of its worst line that a solution may have, in the model's own units."""
     python: float = Field(0.25, ge=0, le=1)
     """Share of the questions that are also solved with Python, run in the sandbox step by step."""
     corrected: bool = True
@@ -84,7 +89,7 @@ def _files(config: ReasoningConfig) -> Mapping[str, str]:
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.reasoning",
-    version=1,
+    version=2,
     Config=ReasoningConfig,
     estimate=estimate,
     templates=lambda capability, config: {
@@ -96,4 +101,5 @@ PIPELINE = PipelineSpec(
     },
     files=_files,
     data=lambda config: {"documents": config.documents} if config.documents else {},
+    models=lambda config: {"step_scorer": config.step_scorer} if config.step_scorer else {},
 )

@@ -109,7 +109,7 @@ def estimate(capability: str, config: SafetyConfig, sizes: Mapping[str, Any]) ->
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.safety",
-    version=1,
+    version=2,
     Config=SafetyConfig,
     estimate=estimate,
     templates=lambda capability, config: {

@@ -43,7 +43,7 @@ def estimate(capability: str, config: SteerabilityConfig, sizes: Mapping[str, An
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.steerability",
-    version=1,
+    version=2,
     Config=SteerabilityConfig,
     estimate=estimate,
     templates=lambda capability, config: {

@@ -16,8 +16,9 @@ from posttrain.engines.dialogs import Reply
 from synth.operators import Item, Work, ask, different, hold, in_language, judge, numbered, parse, sift, system, user
 from synth.pipelines.tools_spec import OVER_ASK, ToolsConfig
 from synth.tools.builtin import as_builtin
-from synth.tools.files import TYPES, Desk, orders, uploads
+from synth.tools.files import Desk, Upload, kind_of, orders, schema_of, uploads
 from synth.tools.grading import checks, off_kind, says_the_result
+from synth.tools.office import OFFICE, packages
 from synth.tools.subjects import SUBJECTS
 from synth.tools.talking import contest
 
@@ -47,8 +48,13 @@ def make(work: Work) -> None:
     config: ToolsConfig = work.config
     corpus = str(work.input("corpus")) if config.corpus else None
     executors = open_tools({name: name for name in config.tools}, corpus)
+    if OFFICE.keys() & set(config.file_types):
+        packages()  # says what to install before anything is asked
     files = uploads(work.input("uploads")) if config.files else {}
+    texts = screened(work, {name: file.text for name, file in files.items()})
+    files = {name: files[name] for name in texts}
     passages = [text for _, text in Library(corpus).passages] if corpus else []
+    passages = list(screened(work, {str(place): text for place, text in enumerate(passages)}).values())
     for number, wanted in work.passes():
         items = requests(work, number, int(OVER_ASK * wanted) + 1, files, passages)
         items = talked(work, items, executors)
@@ -60,25 +66,23 @@ def make(work: Work) -> None:
             keep(work, replace(item, made_by={**item.made_by, "kind": item["kind"]}), pairs.get(item.id))
 
 
-def requests(work: Work, number: int, count: int, files: Mapping[str, str], passages: list[str]) -> list[Item]:
-    """Items with their first `messages`, `tools` and `uploads`."""
+def requests(work: Work, number: int, count: int, files: Mapping[str, Upload], passages: list[str]) -> list[Item]:
+    """Items with their first `messages`, `tools`, and the `desk` that their programs work at."""
     config: ToolsConfig = work.config
     seeds = [str(prompt.messages[-1]["content"]) for prompt in work.seeds()] if config.seeds else []
-    files = screened(work, files)
-    passages = list(screened(work, {str(place): text for place, text in enumerate(passages)}).values())
     asked = []
     for kind, part in largest_remainder(config.shares, count).items():
         for place in range(-(-part // config.batch)):
             rng = work.rng("requests", number, kind, place)
             tool = rng.choice(config.tools)
-            name, file_type = rng.choice(sorted(files) or [""]), rng.choice(TYPES)
+            name, file_type = rng.choice(sorted(files) or [""]), rng.choice(config.file_types)
             values: dict[str, Any] = {
                 "number": [number, place], "kind": kind, "tool": tool, "count": min(config.batch, part),
                 "subject": rng.choice(SUBJECTS), "what": needs(kind, config, tool).format(type=file_type),
                 "material": "", "examples": rng.sample(seeds, min(config.shots, len(seeds))),
             }  # fmt: skip
             if kind == "analysis" and files:
-                values |= {"file": name, "material": f"{name}\n{files[name][:HEAD]}"}
+                values |= {"file": name, "material": f"{name}\n{files[name].text[:HEAD]}"}
             elif passages and SEARCHED in values["what"]:
                 values["material"] = rng.choice(passages)
             if kind != "analysis" or files:
@@ -99,13 +103,14 @@ def needs(kind: str, config: ToolsConfig, tool: str) -> str:
 
 
 def screened(work: Work, texts: Mapping[str, str]) -> dict[str, str]:
-    """The texts that hold no control tokens and give the reader no orders."""
+    """The texts that are some, hold no control tokens and give the reader no orders."""
     items = [work.item({"text of": name}).plus(text=text) for name, text in texts.items()]
-    kept = sift(work, items, lambda item: orders(item["text"]), "documents", "text")
+    unread = "document is no text of its type"
+    kept = sift(work, items, lambda item: orders(item["text"]) if item["text"] else unread, "documents", "text")
     return {item["text of"]: item["text"] for item in kept}
 
 
-def dressed(item: Item, config: ToolsConfig, files: Mapping[str, str]) -> Item:
+def dressed(item: Item, config: ToolsConfig, files: Mapping[str, Upload]) -> Item:
     """The item as the conversation begins."""
     kind = item["kind"]
     own = {name for name in config.tools if kind != "inactive" and not (kind == "missing" and name == item["tool"])}
@@ -113,36 +118,39 @@ def dressed(item: Item, config: ToolsConfig, files: Mapping[str, str]) -> Item:
     place = " Its files lie in the working directory of python." if kind in ("analysis", "file") else ""
     said = f"{item['request']}\n\nUploaded file: {name}" if name else item["request"]
     messages = [system(f"{ON}{place}" if own else OFF), user(said)]
-    tools = [SCHEMAS[one] for one in config.tools if one in own]
-    return item.plus(messages=messages, tools=tools, uploads={name: files[name]} if name else {})
+    office = (kind_of(name) if name else item["type"]) in OFFICE
+    schemas = {**SCHEMAS, "python": schema_of(office)}
+    tools = [schemas[one] for one in config.tools if one in own]
+    desk = Desk({name: files[name].content} if name else {}, office)
+    return item.plus(messages=messages, tools=tools, desk=desk)
 
 
-def reply(item: Item, executors: Mapping[str, Executor], desks: Mapping[str, Desk]) -> Reply:
+def reply(item: Item, executors: Mapping[str, Executor]) -> Reply:
     """Runs what the model calls; `python` in the folder of its dialog."""
     own = {tool["function"]["name"]: executors[tool["function"]["name"]] for tool in item["tools"]}
     if "python" in own:
-        own["python"] = desks[item.id].executor()
+        own["python"] = item["desk"].executor()
     return lambda messages: run_calls(own, messages[-1], item["tools"])
 
 
 def talked(work: Work, items: list[Item], executors: Mapping[str, Executor]) -> list[Item]:
     """The items whose dialog, with all calls run, is what its kind promises."""
-    desks = {item.id: Desk(item["uploads"]) for item in items}
     items = hold(
-        work, items, lambda item: item["messages"], lambda item: reply(item, executors, desks), into="said",
+        work, items, lambda item: item["messages"], lambda item: reply(item, executors), into="said",
         tools=lambda item: item["tools"], temperature=0.0, most=work.config.most_calls,
     )  # fmt: skip
     items = [item.plus(start=len(item["messages"]), messages=[*item["messages"], *item["said"]]) for item in items]
-    items = [item.plus(message=item["said"][-1], desk=desks[item.id]) for item in items]
+    items = [item.plus(message=item["said"][-1]) for item in items]
     items = sift(work, items, off_kind, "dialog of its kind")
     return sift(work, [item.plus(checks=checks(item)) for item in items], says_the_result, "result in the answer")
 
 
 def keep(work: Work, item: Item, pair: Pair | None) -> None:
-    """The dialog as a row. Its prompt is kept where it says all: it does not carry a folder of files."""
+    """The dialog as a row. A prompt is kept where it says all: it does not carry a folder of files."""
     if pair is None and work.rng("builtin", item.id).random() < work.config.builtin:
         item = as_builtin(item)
     messages = item["messages"]
     prompt = work.prompt(item, messages[: item["start"]], item["tools"], item["checks"].get(len(messages) - 1))
     row = work.row(item, [*flagged(messages[:-1]), messages[-1]], item["tools"], (prompt.id,))
-    work.keep(item, None if item["desk"].files else prompt, [row], [pair] if pair else [])
+    sampled = work.config.sampled and not item["desk"].files
+    work.keep(item, prompt if sampled else None, [row], [pair] if pair else [])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from importlib.metadata import distributions
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,7 +12,10 @@ from synth.sources import Expected, PipelineSpec, some_share
 from synth.tools.spec import ToolDialogsConfig
 
 CoreTool = Literal["python", "calculator", "search"]
+FileType = Literal["csv", "tsv", "json", "jsonl", "txt", "html", "xml", "py", "docx", "xlsx", "pptx"]
 Kind = Literal["single", "multi", "analysis", "file", "unneeded", "missing", "inactive"]
+OFFICE = {"docx", "xlsx", "pptx"}
+"""File types that need packages."""
 OVER_ASK = 1.6
 """Requests for one dialog that is wanted; of single calls the paper filtered about 30% (P 4.3.5)."""
 STEPS = {"single": 2, "multi": 4, "analysis": 3, "file": 3, "unneeded": 1, "missing": 1, "inactive": 1}
@@ -29,8 +33,10 @@ class ToolsConfig(ToolDialogsConfig):
     """A folder of .txt and .md files, or a file of records with `text` and maybe `title`, seen from the recipe's
     folder, for `search`; empty for none."""
     files: str = ""
-    """A folder of csv, tsv, json, jsonl, txt, html and py files that users of kind `analysis` have uploaded; empty for
-    none, and then there is no such dialog."""
+    """A folder of csv, tsv, json, jsonl, txt, html, xml and py files, and with `posttrain[files]` of docx, xlsx, pptx
+    and pdf files, that users of kind `analysis` have uploaded; empty for none, and then there is no such dialog."""
+    file_types: tuple[FileType, ...] = Field(("csv", "tsv", "json", "jsonl", "txt", "html", "xml", "py"), min_length=1)
+    """What users of kind `file` ask for, evenly; docx, xlsx and pptx need `posttrain[files]`."""
     kinds: Annotated[dict[Kind, float], AfterValidator(some_share)] = {
         "single": 0.35, "multi": 0.25, "analysis": 0.1, "file": 0.1, "unneeded": 0.1, "missing": 0.05, "inactive": 0.05,
     }  # fmt: skip
@@ -74,26 +80,34 @@ def estimate(capability: str, config: ToolsConfig, sizes: Mapping[str, Any]) -> 
     batches = math.ceil(tries / config.batch)
     graded = tries if config.least else 0
     pairs = int(config.pairs * config.rows / 2)
-    dialog = PROMPT_TOKENS + int(steps * STEP_TOKENS)
+    dialog, bare = PROMPT_TOKENS + int(steps * STEP_TOKENS), config.rows - pairs if config.sampled else 0
     read = batches * REQUEST_TOKENS + tries * steps * dialog + (graded + 6 * pairs) * dialog
     written = tries * STEP_TOKENS * (steps + 0.3) + (graded + 3 * pairs) * STEP_TOKENS
     return Expected(
         int(batches + tries * steps + graded + 6 * pairs), read, written,
         {
-            "prompts": Amount(config.rows - pairs, (config.rows - pairs) * PROMPT_TOKENS),
+            "prompts": Amount(bare, bare * PROMPT_TOKENS),
             "rows": Amount(config.rows, config.rows * dialog),
             "preferences": Amount(pairs, pairs * (dialog + STEP_TOKENS)),
         },
     )  # fmt: skip
 
 
+def _packages(config: ToolsConfig) -> str:
+    """Others may read a file otherwise."""
+    names = ("openpyxl", "pypdf", "python-docx", "python-pptx") if config.files or OFFICE & {*config.file_types} else ()
+    found = {one.metadata["Name"].lower(): one.version for name in names for one in distributions(name=name)}
+    return " ".join(f"{name} {version}" for name, version in sorted(found.items()))
+
+
 PIPELINE = PipelineSpec(
     module="synth.pipelines.tools",
-    version=1,
+    version=2,
     Config=ToolsConfig,
     estimate=estimate,
     templates=lambda capability, config: {"tools/requests": ("count", "subject", "what", "material", "examples")},
     files=lambda config: {"seeds": config.seeds} if config.seeds else {},
     data=lambda config: {name: path for name, path in (("corpus", config.corpus), ("uploads", config.files)) if path},
     pairs=lambda config: config.pairs > 0,
+    depends=_packages,
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from posttrain.data.rows import Prompt, content_id
 from posttrain.data.shares import largest_remainder
-from synth.capabilities import WORLD
+from synth.capabilities import WORDINGS, WORLD
 from synth.operators import Item, Work, ask, sift
 from synth.pipelines.world_spec import WorldConfig, asked
 from synth.world import Spec, capability_of, faithful, prompt_from, seeds, split
@@ -16,7 +16,7 @@ from synth.world import Spec, capability_of, faithful, prompt_from, seeds, split
 
 def make(work: Work) -> None:
     """Draw tasks, have them worded, keep the faithful texts; then once more for what lacks."""
-    template = f"{work.capability}/new_prompt"
+    template, _ = WORDINGS[work.capability]
     for number, wanted in work.passes():
         seed = work.job.rng("specs", work.capability, number).getrandbits(32)
         items = [_item(spec) for spec in draw_specs(work.capability, work.config, asked(wanted), seed)]

@@ -8,18 +8,11 @@ from pydantic import Field, field_validator
 
 from posttrain.data.rows import LANGUAGES
 from posttrain.stages import Amount
-from synth.capabilities import LENGTHS, OPERATOR_TOKENS, WORDING_TOKENS, WORLD, Level, prompt_tokens
+from synth.capabilities import LENGTHS, OPERATOR_TOKENS, WORDING_TOKENS, WORDINGS, WORLD, Level, prompt_tokens
 from synth.sources import Expected, PipelineSpec, SourceConfig
 
 OVER_ASK = 1.3
 """Texts asked of the teacher for one prompt wanted: some are unfaithful, repeated or on the held-out side."""
-GIVEN = {
-    "tool_use": ("calls",),
-    "multilingual": ("language", "english"),
-    "long_context": ("answer",),
-    "instructions": ("words", "how", "ending"),
-}
-"""The variables of each capability's operator prompt."""
 
 
 class WorldConfig(SourceConfig):
@@ -65,9 +58,9 @@ def estimate(capability: str, config: WorldConfig, sizes: Mapping[str, Any]) -> 
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.world",
-    version=1,
+    version=2,
     Config=WorldConfig,
     estimate=estimate,
-    templates=lambda capability, config: {f"{capability}/new_prompt": GIVEN[capability]},
+    templates=lambda capability, config: dict([WORDINGS[capability]]),
     check=check,
 )

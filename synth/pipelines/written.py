@@ -20,8 +20,10 @@ def make(work: Work) -> None:
     work.wordings |= wordings
     seeds = _seeds(work, file)
     for number, wanted in work.passes():
-        each = math.ceil(OVER_ASK * wanted / len(seeds))
-        items = [work.item({**seed, "seed": seed, "number": number}, file.language) for seed in seeds]
+        count = math.ceil(OVER_ASK * wanted)
+        drawn = seeds if count >= len(seeds) else work.rng("seeds", number).sample(seeds, count)
+        each = math.ceil(count / len(drawn))
+        items = [work.item({**seed, "seed": seed, "number": number}, file.language) for seed in drawn]
         items = ask(work, items, "prompt", into="prompts", n=each)
         items = [one for item in items for one in item.split("prompt", _listed(item["prompts"]))]
         if file.checks.language:

@@ -110,7 +110,7 @@ def estimate(capability: str, config: WrittenConfig, sizes: Mapping[str, Any]) -
 
 PIPELINE = PipelineSpec(
     module="synth.pipelines.written",
-    version=1,
+    version=2,
     Config=WrittenConfig,
     estimate=estimate,
     files=lambda config: {"pipeline_file": config.from_} | ({"seeds": config.seeds} if config.seeds else {}),

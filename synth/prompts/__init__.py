@@ -82,6 +82,12 @@ class Wording:
         return f"{self.file}:{self.first_line + line - 1}"
 
 
+@cache
+def _checked(wording: Wording, variables: tuple[str, ...]) -> None:
+    """Once, however many rounds ask the same."""
+    wording.check(variables)
+
+
 def _given(variables: Iterable[str]) -> str:
     return f"given were {', '.join(sorted(variables)) or 'none'}"
 
@@ -116,12 +122,12 @@ def operator_file(name: str) -> Path:
     return path
 
 
-def operator_prompt(capability: str, operator: str, **variables: object) -> str:
-    """The text of `synth/prompts/<capability>/<operator>.jinja` with its variables.
+def operator_prompt(name: str, **variables: object) -> str:
+    """The text of the template `capability/operator` with its variables.
 
     Raises UserError for an unknown operator, and with file and line for a variable that is missing.
     """
-    return read_wording(operator_file(f"{capability}/{operator}")).render(variables)
+    return read_wording(operator_file(name)).render(variables)
 
 
 def operators(capability: str) -> list[str]:
@@ -140,6 +146,6 @@ def checked_templates(used: Mapping[str, tuple[str, ...]], own: Mapping[str, Ext
     found = []
     for name, variables in used.items():
         path = Path(own[name].source) if name in own else operator_file(name)
-        read_wording(path).check(variables)
+        _checked(read_wording(path), variables)
         found.append(own.get(name) or External(f"synth/prompts/{name}{SUFFIX}", file_sha256(path)[:16], Size()))
     return found

@@ -5,6 +5,7 @@ from posttrain.checks.tools import SCHEMAS, open_tools, run_calls
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Message, flagged
 from synth.operators import Item, Work, ask, hold, judge, says, sift, system, user, verify
+from synth.reasoning.steps import sound
 
 BOXED = "\\boxed{"
 STEPS = """\
@@ -52,8 +53,11 @@ def answer_value(item: Item, text: str) -> float | None:
 
 
 def verified(work: Work, items: list[Item]) -> list[Item]:
-    """An item for each right `solution` whose steps the teacher finds right."""
+    """An item for each right `solution` whose steps the process reward model, where there is one, and the teacher find
+    right."""
     single = [one for item in items for one in item.split("solution", item["right"])]
+    if work.config.step_scorer:
+        single = sound(work, single)
     if not work.config.verified:
         return single
     return judge(

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from posttrain.data.records import Record, records
 from posttrain.data.rows import LANGUAGES
 from posttrain.errors import UserError
 
@@ -54,6 +54,8 @@ def read_seeds(path: Path) -> list[Seed]:
 
     Raises UserError naming the first line that lacks one of them.
     """
+    from posttrain.data.records import records  # Arrow comes with it, and a plan without such a file needs none
+
     found = []
     for line in records(str(path)):
         fault = line.reason or _fault(line.record)
@@ -67,7 +69,7 @@ def read_seeds(path: Path) -> list[Seed]:
     return found
 
 
-def _fault(record: Record) -> str:
+def _fault(record: dict[str, Any]) -> str:
     """What is wrong with a record, if anything."""
     prompt, expect, category = record.get("prompt"), record.get("expect"), record.get("category")
     if not isinstance(prompt, str) or not prompt.strip():

@@ -7,10 +7,9 @@ from posttrain.checks.calls import functions_of
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Check, Message, Pair, canonical_json
 from synth.operators import Item, Work, as_json, ask, converse, parse, prefer, sift
+from synth.operators.asking import CALLS_WITHOUT_END
 from synth.tools.mining import Mined
 from synth.tools.running import made, off_schema, tool_message
-
-CALLS_WITHOUT_END = "calls without end"
 
 
 def speak(work: Work, items: Sequence[Item], tools: Mapping[str, Mined], most: int, simulate: bool) -> list[Item]:

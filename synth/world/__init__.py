@@ -1,18 +1,18 @@
 """The procedural world of the quick start: four capabilities of tasks whose answers are known.
 
-Torch-free. `make` draws one example; `heldout` and `seeds` draw many; `operator_rows` are what a teacher must learn
-to word such tasks itself.
+Torch-free. `make` draws one example; `heldout` and `seeds` draw many.
 """
 
 import random
 from types import ModuleType
 from typing import Any
 
-from posttrain.data.rows import Prompt, Row
+from posttrain.data.rows import Prompt
 from posttrain.errors import UserError
+from synth.capabilities import WORDINGS
 from synth.prompts import operator_prompt
 from synth.world import instructions, long_context, multilingual, tool_use
-from synth.world.base import Example, Spec, Split, says, split, user
+from synth.world.base import Example, Spec, Split, split
 from synth.world.base import split as split_of
 
 CAPABILITIES: dict[str, ModuleType] = {
@@ -21,7 +21,7 @@ CAPABILITIES: dict[str, ModuleType] = {
 
 __all__ = [
     "CAPABILITIES", "Example", "Spec", "Split", "capability_of", "example", "faithful", "heldout", "make",
-    "operator_rows", "operator_text", "prompt_from", "seeds", "split",
+    "operator_text", "prompt_from", "seeds", "split",
 ]  # fmt: skip
 
 
@@ -67,8 +67,8 @@ def seeds(capability: str, n: int, seed: int, level: int = 1, **options: Any) ->
 
 def operator_text(spec: Spec) -> str:
     """What the teacher is asked, to word the spec as a user's prompt."""
-    module = capability_of(spec["capability"])
-    return operator_prompt(spec["capability"], "new_prompt", **module.operator(spec))
+    template, _ = WORDINGS[spec["capability"]]
+    return operator_prompt(template, **capability_of(spec["capability"]).operator(spec))
 
 
 def faithful(spec: Spec, text: str) -> bool:
@@ -80,14 +80,3 @@ def prompt_from(spec: Spec, text: str) -> Prompt:
     """The prompt of a spec in a teacher's words, with the check that comes from the spec."""
     built: Prompt = capability_of(spec["capability"]).build(spec, text)
     return built
-
-
-def operator_rows(capability: str, n: int, seed: int, level: int = 1, **options: Any) -> list[Row]:
-    """Training rows of the operator prompts: the request, and the world's wording as the answer."""
-    rng = random.Random(f"operators {capability} {seed} {level}")
-    return [operator_row(make(capability, rng, "train", level, **options), rng) for _ in range(n)]
-
-
-def operator_row(of: Example, rng: random.Random) -> Row:
-    text = capability_of(of.spec["capability"]).state(of.spec, rng)
-    return Row((user(operator_text(of.spec)), says(text)), of.prompt.capability, of.prompt.language, "world")

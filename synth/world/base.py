@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from posttrain.data.rows import Message, Prompt, content_id
+from posttrain.data.rows import Message, Prompt, Tool, content_id
 
 Spec = dict[str, Any]
 """JSON-able statement of one task: `capability`, `kind`, `level`, and what the kind needs."""
@@ -26,6 +26,15 @@ class Example:
     prompt: Prompt
     gold: Message
     spec: Spec
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages to train on with every assistant turn trained."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    last_only: bool = False
 
 
 def split(prompt: Prompt) -> Split:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.data.rows import Message, Prompt, Tool
-from synth.world import CAPABILITIES, long_context, make, multilingual, operator_row, split, tool_use
-from synth.world.base import Example, user
+from posttrain.data.rows import Message, Prompt
+from synth.world import CAPABILITIES, long_context, make, multilingual, operators, split, tool_use
+from synth.world.base import Conversation, Example, user
 from synth.world.words import NAMES, WORDS
 
 Alter = Callable[[Example, random.Random], Message]
@@ -37,15 +37,6 @@ class Mixture:
     """Chance of a row of random tokens that are repeated, or looked up by key."""
 
 
-@dataclass(frozen=True)
-class Conversation:
-    """Messages to train on with every assistant turn trained."""
-
-    messages: tuple[Message, ...]
-    tools: tuple[Tool, ...] = ()
-    last_only: bool = False
-
-
 def gold_of(example: Example, _: random.Random) -> Message:
     return example.gold
 
@@ -56,7 +47,7 @@ def conversation(rng: random.Random, mixture: Mixture, alter: Alter = gold_of) -
     kind = rng.choices(list(shares), list(shares.values()))[0]
     level = 2 if rng.random() < mixture.level2 else 1
     if kind == "operators":
-        return _operators(rng, level)
+        return operators.draw(rng, level)
     if rng.random() < mixture.dense:
         if kind == "long_context":
             return _dense_codes(rng, level, alter, mixture.dense_lengths)
@@ -126,16 +117,6 @@ DENSE: dict[str, Callable[[random.Random, int, Alter], Conversation]] = {
     "multilingual": _dense_languages,
     "instructions": _dense_instructions,
 }
-
-
-def _operators(rng: random.Random, level: int) -> Conversation:
-    """Four requests of the teacher's operators of one capability, each with the world's wording as the answer."""
-    capability = rng.choice(list(CAPABILITIES))
-    options = {"lengths": (128,)} if capability == "long_context" else {}
-    messages: list[Message] = []
-    for _ in range(rng.choice((1, 4))):
-        messages += operator_row(make(capability, rng, "train", level, **options), rng).messages
-    return Conversation(tuple(messages))
 
 
 def copying_row(rng: random.Random, tokens: int) -> tuple[list[int], list[int]]:

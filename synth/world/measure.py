@@ -1,5 +1,6 @@
 """Greedy accuracy and any-of-K of a model folder on held-out prompts of the world."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,9 @@ from posttrain.checks.intervals import wilson
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Prompt
 from synth.world import CAPABILITIES, faithful, heldout, operator_text, seeds
+from synth.world.operators import OPERATORS
 
-MAX_NEW_TOKENS = 120
+MAX_NEW_TOKENS = 200
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ def operator_accuracy(model: LlamaForCausalLM, renderer: Renderer, capability: s
     return Accuracy(sum(faithful(spec, text[0]) for spec, text in zip(specs, texts, strict=True)), n)
 
 
+def row_accuracy(model: LlamaForCausalLM, renderer: Renderer, name: str, n: int, seed: int) -> Accuracy:
+    """Held-out rows of an operator (levels 1 and 2) of which the last message, written greedily, is right."""
+    operator, rng = OPERATORS[name], random.Random(f"measure {name} {seed}")
+    rows = [operator.draw(rng, 1 + i % 2, "heldout") for i in range(n)]
+    asked = [Prompt(row.messages[:-1], "operator", tools=row.tools) for row in rows]
+    texts = answers(model, renderer, asked, 1, 0.0)
+    return Accuracy(sum(operator.right(row, text[0].strip()) for row, text in zip(rows, texts, strict=True)), n)
+
+
 def table(
     model: LlamaForCausalLM,
     renderer: Renderer,
@@ -101,5 +112,7 @@ def table(
                 line += f"  any of {any_of} {capability_accuracy(model, renderer, prompts, any_of, 1.0)}"
             yield line
         if operators:
-            yield f"{capability:13} operator  n={n}  {operator_accuracy(model, renderer, capability, n, seed)}"
+            yield f"{capability:13} worded   n={n}  {operator_accuracy(model, renderer, capability, n, seed)}"
+    for name in OPERATORS if operators else ():
+        yield f"{name:13} operator n={n}  {row_accuracy(model, renderer, name, n, seed)}"
     model.train()

@@ -12,12 +12,13 @@ CAPABILITY = "multilingual"
 
 
 def draw(rng: random.Random, level: int = 1, language: str | None = None, names: list[str] | None = None) -> Spec:
-    """One task. Level 2 has four facts, sums to 18, two days later, and a bystander in every story."""
+    """One task. Level 2 has four facts, sums to 18, two days later, and a bystander in every story; half of all
+    questions are announced as one."""
     people = rng.sample(names or NAMES, 4)
     kind = one_of(rng, ("lookup", 0.35), ("plus", 0.15), ("minus", 0.15), ("day", 0.2), ("opposite", 0.15))
     spec: Spec = {
         "capability": CAPABILITY, "kind": kind, "level": level, "language": language or rng.choice(LANGUAGES),
-        "item": rng.randrange(6),
+        "item": rng.randrange(6), "announced": rng.random() < 0.5,
     }  # fmt: skip
     if kind == "lookup":
         some = people[: rng.choice((2, 3)) if level == 1 else 4]
@@ -101,9 +102,14 @@ def answer(spec: Spec) -> str:
 
 
 def state(spec: Spec, rng: random.Random) -> str:
-    story, question = sentences(spec, spec["language"])
-    told = story + ("\n" if spec["kind"] == "lookup" else " ")
-    return told + question if rng.random() < 0.5 else f"{told}{TABLE[spec['language']].question} {question}"
+    return told(spec, spec["language"])
+
+
+def told(spec: Spec, language: str) -> str:
+    """Story and question in a language."""
+    story, question = sentences(spec, language)
+    announced = f"{TABLE[language].question} {question}" if spec["announced"] else question
+    return story + ("\n" if spec["kind"] == "lookup" else " ") + announced
 
 
 def build(spec: Spec, text: str) -> Prompt:
@@ -128,5 +134,5 @@ def in_script(text: str, language: str) -> bool:
 
 
 def operator(spec: Spec) -> dict[str, Any]:
-    """Variables of the operator prompt `multilingual/new_prompt`: the task in English and the language to write in."""
-    return {"english": " ".join(sentences(spec, "en")), "language": ENGLISH_NAMES[spec["language"]]}
+    """Variables of the operator prompt `common/translate`: the task in English and the language to write in."""
+    return {"text": told(spec, "en"), "language": ENGLISH_NAMES[spec["language"]]}

@@ -8,6 +8,7 @@ from eval.desk import State, run_call
 from eval.scorers import SCORERS
 from eval.scorers.ifeval import CHECKERS, Instruction, follows, loosened, sentences
 from eval.suites.dialogs import _played
+from eval.suites.making import called
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Check
 
@@ -167,6 +168,22 @@ def test_a_dialog_is_right_by_its_end_state_and_by_what_it_looked_up():
     without_transfer = [*gold[:3], *gold[5:]]
     assert of(without_transfer).reason == "another state after turn 1"
     assert of(gold[:6]).reason == "ends in turn 1 of 2"
+
+
+def test_a_result_seen_in_an_earlier_turn_counts_but_a_turn_that_wants_calls_has_one():
+    look, other = ("get_balance", {"account": "rent"}), ("list_events", {"day": "Monday"})
+    turns = [
+        {"user": "Look.", "calls": [{"name": look[0], "arguments": look[1]}]},
+        {"user": "Again.", "calls": [{"name": look[0], "arguments": look[1]}]},
+    ]
+
+    def of(second):
+        said = [{"role": "user", "content": "Look."}, called(look), says("Done.")]
+        said += [{"role": "user", "content": "Again."}, *second, says("Done.")]
+        return score("dialog", {"state": STATE, "turns": turns}, json.dumps(said))
+
+    assert of([called(look)]).value == of([called(other)]).value == 1.0
+    assert of([]).reason == "turn 2 has no call"
 
 
 def test_a_call_that_cannot_be_done_changes_nothing():

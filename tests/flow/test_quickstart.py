@@ -12,10 +12,12 @@ import pytest
 from eval.table import read_grades
 from posttrain.checks.intervals import Change, paired_difference
 from posttrain.data.tables import read_table
+from posttrain.rounds.report import other_share
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 GIB = 2**30
+MOST_AROUND_STAGES = 0.15
 COMPARED = 60
 AGREE = 57
 """Of `COMPARED` greedy answers; another batch shape may tip the few that hang on a near tie."""
@@ -98,6 +100,14 @@ def test_final_checkpoint_behaves_in_plain_transformers_as_evaluated(quickstart:
     plain = json.loads(result.stdout.splitlines()[-1])
     same = [text == answer.text for text, answer in zip(plain, answers, strict=True)]
     assert len(same) == COMPARED and sum(same) >= AGREE
+
+
+def test_nearly_all_of_its_time_is_the_stages_own_work(quickstart: Finished) -> None:
+    """Starts, imports, hashing and waiting are at most 15% of the command that ran it."""
+    history = json.loads((quickstart.folder / "report.json").read_text("utf-8"))["history"]
+    whole = max(history, key=lambda command: len(command["stages"]))
+    assert whole["wall_seconds"] == pytest.approx(sum(whole["stages"].values()) + whole["other_seconds"])
+    assert 0 < other_share(whole) <= MOST_AROUND_STAGES
 
 
 def test_report_holds_every_checkpoint_and_stays_in_memory(quickstart: Finished) -> None:

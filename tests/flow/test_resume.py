@@ -69,7 +69,7 @@ def test_killed_at_any_moment(flow, finished) -> None:
     same_as(finished, flow)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_stop_is_clean_says_how_far_it_came_and_goes_on(flow, finished, number) -> None:
     process = flow.start("run", "recipe.yaml", *SLOW)
     flow.until_chunks(2)

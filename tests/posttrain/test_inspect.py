@@ -290,6 +290,7 @@ def test_html_of_lineage_pairs_and_preflight(root: Path) -> None:
     tree = lineage(run, PAIR.id).text
     assert tree.count("<li>candidate") == 2
     assert tree.count("<li>prompt") == 2
+    assert "   " not in tree and " · margin " in tree
     both = conversation(run, PAIR.id).text
     assert both.index("chosen") < both.index(">cat<") < both.index("rejected") < both.index(">dog<")
     assert "dog</pre>" in conversation(run, ANSWERS[0].id).text

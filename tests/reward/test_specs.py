@@ -11,7 +11,7 @@ from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.stages import Amount, Size, load_spec
 from reward.sample_spec import SampleConfig
-from reward.score_spec import ScoreConfig
+from reward.score_spec import SCORED, ScoreConfig
 from reward.select_spec import SelectConfig
 from reward.train_spec import RewardConfig
 
@@ -47,7 +47,7 @@ def test_specs_load_without_heavy_packages():
         (SampleConfig, {"model": []}, "name one model, or several different ones"),
         (SelectConfig, {"k": -1}, "greater than or equal to 0"),
         (SelectConfig, {"pairs": {"models": "two"}}, "'any' or 'different'"),
-        (ScoreConfig, {"reward": float("nan")}, "greater than or equal to 0"),
+        (ScoreConfig, {"reward": float("nan")}, "a finite number"),
     ],
 )
 def test_numbers_that_ask_for_nothing_are_refused(config, fields, why):
@@ -102,7 +102,7 @@ def test_estimates_follow_from_rows_and_tokens():
     assert sampled.seconds == pytest.approx(2 * 1e6 * (1000 + 8 * 400) / 1e12)
     sizes["responses"] = sampled
     scored = load_spec("reward.score").estimate(ScoreConfig(), sizes, machine)
-    assert (scored.rows, scored.tokens) == (40, 1400)
+    assert (scored.of(SCORED).rows, scored.rows, scored.tokens) == (40, 40 * 2, 1400)
     selected = load_spec("reward.select").estimate(SelectConfig(), sizes, machine)
     assert selected.of("rows") == Amount(10, 10 * (100 + 10))
     assert selected.of("pairs") == Amount(10, 10 * 100 + 20 * 10)
@@ -124,5 +124,5 @@ def test_prompts_with_preferences_are_neither_scored_nor_selected_from_in_the_pl
     sizes["preferences"] = annotate.estimate(annotate.Config(share=0.4, pairs_per_prompt=0), sizes, machine)
     assert 85 <= sizes["preferences"].rows <= 90
     sizes["scores"] = load_spec("reward.score").estimate(ScoreConfig(), sizes, machine)
-    assert sizes["scores"].rows == 70 * 9
+    assert sizes["scores"].of(SCORED).rows == 70 * 9
     assert load_spec("reward.select").estimate(SelectConfig(), sizes, machine).of("pairs").rows == 70

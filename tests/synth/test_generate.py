@@ -275,7 +275,7 @@ def test_wiring_takes_the_teacher_each_file_and_each_template(tmp_path):
     assert wired["teacher"] == "model teacher"
     assert wired["file-general"] == External(str(tmp_path / "mine.jsonl"), "f", Size())
     assert [one.source for one in wired["templates-long_context"]] == ["synth/prompts/long_context/new_prompt.jinja"]
-    assert wired["pipeline-long_context"] == External("synth.pipelines.world", "1", Size())
+    assert wired["pipeline-long_context"] == External("synth.pipelines.world", "2", Size())
 
 
 def test_the_estimate_counts_writing_and_answering():
@@ -284,7 +284,7 @@ def test_the_estimate_counts_writing_and_answering():
     # 26 tasks are worded in 20 tokens each; half of the 20 prompts get an answer of a fifth of 50 tokens.
     assert (size.rows, size.tokens) == (20, 26 * 20 + 10 * 10)
     assert (size.of("prompts"), size.of("rows")) == (Amount(20, 20 * 100), Amount(10, 10 * 110))
-    assert size.seconds == pytest.approx(2 * 10 * (26 * 70 + 10 * 100 + 8 * 620) / 0.08e12)
+    assert size.seconds == pytest.approx(2 * 10 * (26 * 100 + 10 * 100 + 8 * 620) / 0.08e12)
 
 
 def test_the_estimate_takes_the_length_of_prompts_from_their_file():

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from posttrain.checks import sandbox
-from posttrain.data.rows import Check, Pair, Prompt
+from posttrain.data.rows import Check, Pair, Prompt, Row
+from posttrain.data.tables import write_table
 from posttrain.errors import UserError
 from posttrain.stages import Job
 from synth.generate_spec import GenerateConfig
@@ -37,6 +38,7 @@ from synth.operators.checking import Likeness
 from synth.operators.items import Made, fault
 from synth.operators.work import Staff
 from synth.prompts import Wording
+from synth.sources import EARLIER
 from tests.synth.scripted import Scripted
 
 
@@ -278,6 +280,19 @@ def test_a_template_that_the_spec_does_not_name_is_refused(work):
         ask(one, items_of(one, "a"), "evolve", into="said")
 
 
+def test_what_was_made_before_is_known_by_prompts_dialogs_and_pairs(work, tmp_path):
+    one, folder = work(lambda text, body: ""), tmp_path / "round-1"
+    folder.mkdir()
+    said = lambda text: (user(text), says("yes"))  # noqa: E731
+    taken = Prompt((user("a pair's"),), "chat")
+    write_table(folder, "prompts", [Prompt((user("a prompt's"),), "chat"), Prompt((user("another's"),), "code")])
+    write_table(folder, "rows", [Row((*said("the first"), *said("a dialog's")), "chat")])
+    write_table(folder, "preferences", [Pair(taken.messages, says("a"), says("b"), "chat", prompt_id=taken.id)])
+    one.job.inputs[EARLIER] = [str(folder)]
+    assert sorted(one.known_texts()) == ["a dialog's", "a pair's", "a prompt's"]
+    assert taken.id in one.earlier
+
+
 def test_hold_runs_calls_and_ends_with_an_answer(work):
     def rule(text, body):
         return f"It says {text}." if body["messages"][-1]["role"] == "tool" else CALL % "known"
@@ -306,6 +321,22 @@ def test_hold_gives_up_a_model_that_calls_without_end(work):
     [(step, reason, text)] = reasons(one)
     assert (step, reason) == ("dialog", "calls without end")
     assert "again" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "reason"),
+    [
+        (CALL % "known", "<|eot_id|>", "refused by the server"),
+        ((CALL % "known", "length"), "42", "cut"),
+        (("It says", "length"), "42", "cut"),
+    ],
+)
+def test_hold_says_why_a_dialog_with_calls_did_not_end(work, said, told, reason):
+    """The result of a call cannot be sent; the message that calls is cut; the answer is cut."""
+    one = work(lambda text, body: said)
+    reply = lambda item: lambda messages: [{"role": "tool", "content": told}]  # noqa: E731
+    assert hold(one, items_of(one, "a"), lambda item: [user("go")], reply, into="said", tools=lambda item: [TOOL]) == []
+    assert [reason for _, reason, _ in reasons(one)] == [reason]
 
 
 def test_a_hostile_document_stays_text_or_is_refused_and_its_order_is_not_obeyed(work):

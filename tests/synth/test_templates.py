@@ -98,6 +98,12 @@ def test_a_faulty_own_template_stops_the_plan(tmp_path, name, text, told):
         SPEC.wire(config, Files("t", tmp_path))
 
 
+def test_a_missing_folder_stops_the_plan(tmp_path):
+    config = GenerateConfig(prompts={"code": {"from": "code", "rows": 1, "snippets": "our/sources"}})
+    with pytest.raises(UserError, match="our/sources is not there; name a folder or file"):
+        SPEC.wire(config, Files("t", tmp_path))
+
+
 WRITTEN = """\
 prompt: |
   Write a question that a cook
@@ -128,6 +134,17 @@ def test_a_pipeline_in_one_yaml(tmp_path, synthesize):
         assert dish in row.messages[2]["content"]
         assert row.capability == "cooking"
     assert {reject.reason for reject in rejects} <= {"like another", "wrong"}
+
+
+def test_of_many_seeds_no_more_are_asked_than_rows_want(tmp_path, synthesize):
+    (tmp_path / "cooking.yaml").write_text(re.sub(r"seeds: .*", "checks: {different: null}", WRITTEN))
+    dishes = ({"dish": f"dish{number}"} for number in range(500))
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(dish) + "\n" for dish in dishes))
+    server = Scripted(cook)
+    entry = {"from": "cooking.yaml", "rows": 10, "seeds": "seeds.jsonl"}
+    job = synthesize(server.endpoint(), {"cooking": entry}, share=0.0)
+    assert 5 <= job.summary["prompts"]["cooking"]["kept"] <= 10
+    assert len(server.asked) <= 2 * 2 * 13, "a prompt and its answer of each, in two passes"
 
 
 @pytest.mark.parametrize(

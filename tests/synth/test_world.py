@@ -2,15 +2,14 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from posttrain.checks.verifiers import grade
 from posttrain.data.rows import Prompt
 from posttrain.errors import UserError
-from synth import prompts
-from synth.prompts import operator_prompt
+from synth.capabilities import WORDINGS
+from synth.prompts import operator_file, operator_prompt, read_wording
 from synth.world import (
     CAPABILITIES,
     Example,
@@ -19,7 +18,6 @@ from synth.world import (
     faithful,
     heldout,
     make,
-    operator_rows,
     prompt_from,
     seeds,
     split,
@@ -82,8 +80,6 @@ def test_a_teachers_wording_gets_the_specs_check(capability: str) -> None:
     spec = seeds(capability, 1, seed=9, **SHORT.get(capability, {}))[0]
     own = example(spec, random.Random(0)).prompt
     assert prompt_from(spec, "Other words.").check == own.check
-    (row,) = operator_rows(capability, 1, seed=9, **SHORT.get(capability, {}))
-    assert [message["role"] for message in row.messages] == ["user", "assistant"]
 
 
 @EACH
@@ -124,17 +120,19 @@ def test_dense_rows_hold_no_held_out_prompt() -> None:
 
 def test_a_missing_variable_names_file_and_line() -> None:
     with pytest.raises(UserError, match=r"new_prompt\.jinja:1.*'calls' is undefined"):
-        operator_prompt("tool_use", "new_prompt", call="{}")
+        operator_prompt("tool_use/new_prompt", call="{}")
 
 
 def test_an_unknown_operator_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="known for tool_use are new_prompt"):
-        operator_prompt("tool_use", "evolve")
+        operator_prompt("tool_use/evolve")
 
 
-def test_every_operator_file_belongs_to_a_capability() -> None:
-    folders = {path.parent.name for path in Path(prompts.__file__).parent.rglob("new_prompt.jinja")}
-    assert folders == set(CAPABILITIES)
+def test_every_capability_has_a_template_that_words_its_tasks() -> None:
+    assert WORDINGS.keys() == CAPABILITIES.keys()
+    for capability, (template, variables) in WORDINGS.items():
+        read_wording(operator_file(template)).check(variables)
+        assert set(capability_of(capability).operator(next(drawn(capability, 1)).spec)) == set(variables)
 
 
 def test_an_unknown_capability_is_named() -> None:

@@ -115,11 +115,13 @@ def test_a_file_of_ones_own_with_a_scorers_name_is_a_suite(make, scorer, referen
     [
         ("prompts", [], "the suite mine has no prompts; fill its file"),
         ("prompts", [{"prompt": "a", "reference": "x"}] * 2, r"mine.jsonl:2 asks the same as .*mine.jsonl:1"),
-        ("prompts", [{"prompt": "a"}], r"mine.jsonl:1 has no reference \(reference or answers or answer\)"),
-        ("prompts", [{"reference": "a"}], r"mine.jsonl:1 has no reference \(prompt or question or messages\)"),
+        ("prompts", [{"prompt": "a"}], "mine.jsonl:1 has no reference or answers or answer; mend"),
+        ("prompts", [{"reference": "a"}], "mine.jsonl:1 has no prompt or question or messages"),
         ("safety", [{"prompt": "a", "expect": "maybe"}], "has expect 'maybe'; write refuse or answer"),
         ("multilingual", [{"question": "a", "answer": 1, "language": "xx"}], "has the language 'xx'"),
-        ("knowledge", [{"question": "a", "answers": []}], "has no reference"),
+        ("knowledge", [{"question": "a", "answers": []}], "has no answers or answer or reference"),
+        ("choices", [{"question": "a", "choices": ["1", "2", "3"], "answer": "BC"}], "has the answer 'BC'; write"),
+        ("choices", [{"question": "a", "choices": ["1", "2"], "answer": " "}], "has no answer;"),
         ("prompts", [{"prompt": "a", "check": {"name": "nope"}}], r"check 'nope' is no verifier"),
     ],
 )

@@ -1,6 +1,8 @@
 """lm-eval as a suite, on local task files and a random tiny model; what the harness says is what is read back."""
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,13 @@ metric_list:
   - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
 """
 BEGUN = CHOOSES.replace("local_chooses", "local_begun") + 'gen_prefix: "It is"\n'
+READS = f"""\
+task: local_reads
+{DATA}output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{question}}}} {{{{answer}}}}"
+metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
+"""
 RECORDS = [
     {"question": f"What is {i} and {i}?", "answer": str(2 * i), "choices": ["small", "large enough"], "place": i % 2}
     for i in range(8)
@@ -61,7 +70,7 @@ def tasks(tmp_path):
     """A folder of task files with their data beside them."""
     folder = tmp_path / "my_tasks"
     folder.mkdir()
-    for text in (WRITES, CHOOSES, BEGUN):
+    for text in (WRITES, CHOOSES, BEGUN, READS):
         (folder / f"{text.split()[1]}.yaml").write_text(text)
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     return folder
@@ -162,6 +171,29 @@ def test_a_generating_task_that_begins_the_answer_is_gone_on_with(make, answer, 
         assert response.text == renderer.tokenizer.decode(said, clean_up_tokenization_spaces=False)
 
 
+def test_perplexity_of_texts_is_that_of_the_harness_itself(make, answer, tasks, tiny_model):
+    """Against lm-eval's own hf backend; one text is longer than the model takes, the windows then lie as there. Unless
+    told, the harness puts a second BOS before Llama's texts, and counts how likely that is."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    folder = shutil.copytree(tiny_model, tasks.parent / "short")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 40}))
+    records = [*RECORDS, {**RECORDS[0], "question": "a long text of rain " * 30}]
+    (tasks / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    job = answer(make("local_reads"), folder)
+    found = job.summary["suites"]["mine"]["harness"]["results"]["local_reads"]
+    model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", max_length=39, add_bos_token=False)
+    with contextlib.chdir(tasks):
+        manager = TaskManager(include_path=str(tasks), include_defaults=False)
+        theirs = simple_evaluate(model, tasks=["local_reads"], task_manager=manager, bootstrap_iters=0)["results"]
+    for metric in ("word_perplexity,none", "bits_per_byte,none"):
+        assert found[metric] == pytest.approx(theirs["local_reads"][metric], rel=1e-4)
+    assert job.summary["overall"]["n"] == 0 and len(read_table(job.folder, "responses")) == 9
+
+
 def test_another_metric_may_be_the_grade_and_tasks_are_categories(make, answer):
     job = answer(make("local_chooses", "local_begun", metric="acc_norm,none"))
     suite = job.summary["suites"]["mine"]
@@ -253,6 +285,33 @@ def test_a_task_that_runs_what_the_model_wrote_is_refused(make, tasks):
         make("local_writes")
 
 
+CODE_EVAL = """\
+import os
+
+if os.environ.get("HF_ALLOW_CODE_EVAL") != "1":
+    raise ValueError("To use this, set HF_ALLOW_CODE_EVAL to 1")
+
+def text(doc):
+    return doc["question"]
+"""
+
+
+def test_a_task_that_tries_code_as_it_is_loaded_runs_where_the_recipe_says_so(make, tasks, tmp_path, monkeypatch):
+    """As HumanEval and MBPP do with the metric `code_eval`."""
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "0")
+    (tasks / "tried.py").write_text(CODE_EVAL)
+    task = WRITES.replace('"{{question}}"', "!function tried.text") + "unsafe_code: true\n"
+    (tasks / "local_writes.yaml").write_text(task)
+    with pytest.raises(UserError, match=r"the task local_writes of lm-eval runs code that the model writes"):
+        make("local_writes", name="refused")
+    folder = tmp_path / "allowed"
+    folder.mkdir()
+    machine = Machine(device="cpu", threads=1, untrusted_code="run_unsandboxed")
+    config = LmEvalConfig(tasks=("local_writes",), include=str(tasks), shots=0, n=3)
+    make_suite(Job(config, {"include": str(tasks)}, folder, 1, 0, "allowed", machine))
+    assert len(read_table(folder, "prompts")) == 3
+
+
 def test_a_generating_task_runs_on_an_endpoint(make, answer):
     """The stub says the last message in capitals; examples reach it as turns."""
     stub = Stub()
@@ -273,7 +332,8 @@ def test_an_endpoint_without_a_tokenizer_cannot_go_on_with_an_answer(make, answe
         answer(make("local_writes"), served)
 
 
-def test_an_endpoint_is_refused_what_it_cannot_say(make, answer):
+@pytest.mark.parametrize("task", ["local_chooses", "local_reads"])
+def test_an_endpoint_is_refused_what_it_cannot_say(make, answer, task):
     served = Endpoint(endpoint="http://localhost:9/v1", model="m")
     with pytest.raises(UserError, match="likelihood of given texts, which the endpoint of m cannot say"):
-        answer(make("local_chooses"), served)
+        answer(make(task), served)

@@ -304,3 +304,7 @@ def test_a_tokenizer_that_cannot_be_trusted_is_refused(renderer: Renderer, chang
 def test_a_folder_without_tokenizer_is_refused_with_its_path(tmp_path: Any) -> None:
     with pytest.raises(UserError, match=r"no tokenizer in .*nothing_here"):
         Renderer.from_pretrained(tmp_path / "nothing_here")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    with pytest.raises(UserError, match=r"no tokenizer in .*; name a folder with a whole tokenizer.json"):
+        Renderer.from_pretrained(tmp_path)

@@ -45,6 +45,20 @@ def test_a_long_program_arrives_whole_and_has_no_input(behind: str) -> None:
     assert ran.stdout == "300000 ''\n"
 
 
+def test_a_program_reads_the_packages_it_is_given_and_no_others(behind: str) -> None:
+    """Of this environment, wherever it lies; `psutil` has a library of its own machine code beside it."""
+    code = (
+        "import os, sys\nsys.path.append('/packages')\nimport psutil, typing_extensions\n"
+        "print(psutil.__file__, sorted(os.listdir('/packages')))\nopen('/packages/psutil/x', 'w')"
+    )
+    ran = run_python(code, packages=["psutil", "typing_extensions"])
+    assert ran.stdout == "/packages/psutil/__init__.py ['psutil', 'typing_extensions.py']\n"
+    assert "Read-only file system" in ran.stderr or "Permission denied" in ran.stderr
+    assert "ModuleNotFoundError" in run_python("import psutil").stderr
+    with pytest.raises(UserError, match="the package nonesuch, which programs in the sandbox are given"):
+        run_python("", packages=["nonesuch"])
+
+
 def test_a_fork_bomb_stays_within_its_processes(behind: str) -> None:
     before = inside()
     ran = run_python("import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass", QUICK)
@@ -182,7 +196,7 @@ def test_a_machine_without_walls_refuses_and_names_the_words(monkeypatch: pytest
 
 
 def test_a_wall_that_does_not_hold_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    open_wall = ("sh", lambda python, scratch: ["env"])
+    open_wall = ("sh", lambda python, scratch, packages: ["env"])
     monkeypatch.setitem(WALLS, "open", open_wall)
     broken = sandbox.probe("open")
     for wall in ("network can be reached", "files of this machine can be seen", "other processes can be seen"):

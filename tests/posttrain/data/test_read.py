@@ -1,5 +1,6 @@
 """People's files: every format is read to the same rows, and what is said of records that cannot be."""
 
+import datetime
 import gzip
 import json
 
@@ -239,6 +240,13 @@ def test_a_ranked_list_is_all_its_pairs_without_ties(write):
         ("messages", '{"messages": [{"role": "user", "content": "\\ud800"}]}', "half a surrogate pair"),
         ("messages", '{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "the key 'content' twice"),
         ("messages", '{"messages": NaN}', "holds NaN, which is not JSON"),
+        ("messages", '{"messages": 1' + "0" * 400 + "}", "holds the number 10000000000000000000…, which is too large"),
+        ("messages", {"messages": [{**USER, "content": [{"type": "text"}]}, ANSWER]}, "has a text part without a text"),
+        ("messages", {"messages": [USER, {**ANSWER, "tool_calls": [{"name": ""}]}]}, "a function has no name"),
+        (
+            "preferences", {"prompt": "p", "responses": ["a", "b", "a"], "scores": [3, 2, 1]},
+            "one response is ranked both above and below another one",
+        ),
         ("messages", '{"messages": -Infinity}', "holds -Infinity"),
         ("messages", '{"messages": 1e999}', "holds the number 1e999, which is too large"),
         ("messages", "[" * 100_000, "is nested too deeply"),
@@ -267,7 +275,7 @@ def test_a_ranked_list_is_all_its_pairs_without_ties(write):
 def test_a_bad_record_is_named_with_its_line_and_reason(write, form, line, reason):
     path = write("", line)
     message = faults(path, form)
-    assert message.startswith(f"{path}: 1 record is not as format {form} needs\n  mine.jsonl:2: ")
+    assert message.startswith(f"{path}: 1 record is not as format {form} needs; mend them\n  mine.jsonl:2: ")
     assert reason in message
 
 
@@ -282,6 +290,7 @@ def test_all_bad_records_are_counted_and_ten_shown(write):
     message = faults(write(*["{"] * 12))
     assert "12 records are not" in message
     assert message.count("\n  mine.jsonl:") == 10
+    assert message.endswith("\n  and 2 more")
 
 
 def test_skipping_counts_bad_records_and_keeps_them(write, stage):
@@ -295,7 +304,7 @@ def test_skipping_counts_bad_records_and_keeps_them(write, stage):
     assert (first.place, first.text) == ("mine.jsonl:2", "{\n")
     assert first.reason.startswith("is not JSON")
     assert (second.place, second.reason) == ("mine.jsonl:3", "ends with a user message, not the assistant's")
-    with pytest.raises(UserError, match=r"holds no auto rows\n  bad.jsonl:1: is not JSON"):
+    with pytest.raises(UserError, match=r"holds nothing that format auto reads\n  bad.jsonl:1: is not JSON"):
         stage(write("{", name="bad.jsonl"), on_error="skip")
 
 
@@ -324,7 +333,7 @@ def test_a_line_of_a_hundred_megabytes_is_a_sentence(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path, write):
-    assert "holds no auto rows" in faults(write(""))
+    assert "holds nothing that format auto reads" in faults(write(""))
     assert "cannot be read (No such file" in faults(tmp_path / "missing.jsonl")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not")
     assert "cannot be read as Parquet" in faults(tmp_path / "bad.parquet")
@@ -375,6 +384,19 @@ def test_parquet_gives_back_what_arrow_did_not_invent(tmp_path):
     assert [row.messages[1]["tool_calls"][0]["function"] for row in rows] == [call["function"] for call in calls]
     assert [row.made_by["place"] for row in rows] == ["mine.parquet:1", "mine.parquet:2"]
     assert rows[0].messages[0] == USER
+
+
+def test_what_parquet_holds_and_json_does_not_is_a_reason(tmp_path):
+    path, day = tmp_path / "mine.parquet", datetime.date(2024, 7, 26)
+    record = {"messages": [USER, ANSWER], "seen": day}
+    for more, reason in (
+        ({"reward": float("nan")}, "mine.parquet:1: reward is nan, not a number"),
+        ({"tools": [{"name": "f", "since": day}]}, "mine.parquet:1: cannot be kept: Object of type date is not JSON"),
+    ):
+        pq.write_table(pa.Table.from_pylist([record | more]), path)
+        assert reason in faults(path)
+    pq.write_table(pa.Table.from_pylist([record]), path)
+    assert len(read_rows(path, "auto", "general")) == 1
 
 
 def test_folders_of_files_and_of_data_sets(tmp_path, write, stage):

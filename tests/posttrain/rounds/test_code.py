@@ -78,3 +78,37 @@ def test_the_shipped_stages_know_their_helpers_and_no_stranger() -> None:
     assert not [name for name in synth if name.startswith(("reward", "eval", "posttrain.rounds", "posttrain.cli"))]
     assert all(path.is_file() for path in synth.values())
     assert code_files("json.decoder") == {}
+
+
+def test_what_a_config_names_is_code_of_its_stage(tmp_path: Path) -> None:
+    for name, text in {
+        "recipe.yaml": "name: r\nmodels: {base: tiny/base, teacher: tiny/teacher}\n"
+        "prompts: {own: {from: own.pipe, rows: 1}}\nround: {synthesize: {}}\n",
+        "own/__init__.py": "",
+        "own/pipe.py": "from own.helper import VALUE\n\n\ndef make(work):\n    pass\n",
+        "own/pipe_spec.py": "from synth.sources import Expected, PipelineSpec, SourceConfig\n\nPIPELINE = PipelineSpec("
+        "module='own.pipe', version=1, Config=SourceConfig, estimate=lambda *given: Expected())\n",
+        "own/helper.py": "VALUE = 1\n",
+        "own/words.yaml": "a: 1\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = (
+        "from pathlib import Path; from posttrain.rounds.plan import make_plan; "
+        "from posttrain.rounds.recipe import load_recipe; path = Path('recipe.yaml'); "
+        "node = make_plan(load_recipe(path), path).nodes[0]; print(node.key, node.source_hash)"
+    ).replace("Path('recipe.yaml')", f"Path({str(tmp_path / 'recipe.yaml')!r})")
+    key, before = told(tmp_path, code).split()
+    for name in ("own/helper.py", "own/words.yaml"):
+        (tmp_path / name).write_text("VALUE = 2\n" if name.endswith(".py") else "a: 2\n")
+        same, after = told(tmp_path, code).split()
+        assert same == key and after not in (before, UNKNOWN)
+        before = after
+
+
+def test_the_pipelines_of_a_recipe_count_and_others_do_not() -> None:
+    multilingual = code_files("synth.pipelines.multilingual")
+    needed = {"synth.pipelines.multilingual_spec", "synth.multilingual.phrases", "synth.operators.asking"}
+    assert needed <= set(multilingual)
+    assert "synth.safety/hazards.yaml" in code_files("synth.pipelines.safety")
+    assert not [name for name in multilingual if name.startswith(("synth.pipelines.safety", "synth.safety"))]

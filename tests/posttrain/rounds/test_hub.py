@@ -65,5 +65,5 @@ def test_the_revision_of_a_recipe_reaches_the_stage(tmp_path):
     path.write_text(RECIPE)
     plan = make_plan(load_recipe(path, []), path)
     node = next(node for node in plan.nodes if node.name == "sample")
-    order = _Run(plan, tmp_path, None, Choice(), False)._order(node, tmp_path / "part")
+    order = _Run(plan, tmp_path, None, Choice(), False, 0.0)._order(node, tmp_path / "part")
     assert order.inputs["model"] == [{"source": "org/tiny", "revision": "v1"}, {"source": "org/tiny"}]

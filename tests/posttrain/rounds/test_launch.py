@@ -7,9 +7,13 @@ import pytest
 import yaml
 
 from posttrain.errors import UserError
-from posttrain.machine import Launch, Machine
+from posttrain.machine import INLINE, Launch, Machine
 from posttrain.rounds.launch import check_launcher, find_launcher, shipped_launchers
+from posttrain.rounds.recipe import load_recipe
+from posttrain.rounds.shipped import shipped_recipes
 from posttrain.train.dpo_spec import DpoConfig
+from posttrain.train.reference_spec import ReferenceConfig
+from posttrain.train.settings import LoraConfig
 from posttrain.train.sft_spec import SftConfig
 
 GPUS = Machine(device="cuda", devices=16)
@@ -84,3 +88,58 @@ def test_configs_of_other_kinds_are_one_sentence(tmp_path: Path, base: str, name
 def test_sizes_of_one_share_nothing(tmp_path: Path) -> None:
     name = own(tmp_path, "fsdp2", parallelism_config=sizes(cp_size=1, sp_size=1))
     assert find_launcher(name, GPUS, [tmp_path]).launch == Launch(name, 16, "fsdp2")
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (SftConfig(attention="flex_attention"), "attention: flex_attention"),
+        (SftConfig(activations="offload"), "activations: offload"),
+        (DpoConfig(lora=LoraConfig(four_bit=True)), "lora.four_bit"),
+    ],
+)
+def test_what_a_cpu_does_not_have_is_refused_before_the_run(config: Any, named: str) -> None:
+    cpu = Machine(device="cpu")
+    with pytest.raises(UserError, match=f"{named} needs CUDA, and machine.device is cpu$"):
+        check_launcher(config, cpu, [])
+    with pytest.raises(UserError, match=rf"{named} needs CUDA, and machine.device is cpu \(launch cpu_2proc\)"):
+        check_launcher(config.model_copy(update={"launch": "cpu_2proc"}), Machine(), [])
+    for machine in (Machine(), Machine(device="cuda")):
+        check_launcher(config, machine, [])
+    check_launcher(SftConfig(packing=512, lora=LoraConfig(), activations="recompute"), cpu, [])
+
+
+def test_a_reference_is_launched_as_training_is() -> None:
+    for name in ("ddp", "zero3", "fsdp2"):
+        check_launcher(ReferenceConfig(launch=name), GPUS, [])
+    with pytest.raises(UserError, match="launch fsdp2_context lets processes share a row, which sft alone can"):
+        check_launcher(ReferenceConfig(launch="fsdp2_context"), GPUS, [])
+
+
+def test_adapters_go_with_every_launcher_that_leaves_weights_whole() -> None:
+    for name in ("one_gpu", "ddp", "zero2"):
+        check_launcher(SftConfig(launch=name, lora=LoraConfig()), GPUS, [])
+    for name in ("fsdp2", "zero3", "zero3_offload"):
+        with pytest.raises(UserError, match=f"lora cannot be merged under launch {name}"):
+            check_launcher(SftConfig(launch=name, lora=LoraConfig()), GPUS, [])
+
+
+def test_packing_goes_with_every_launcher_that_leaves_rows_whole() -> None:
+    for name in ("ddp", "zero2", "zero3", "fsdp2"):
+        check_launcher(SftConfig(launch=name, packing=8192, attention="flash_attention_2"), GPUS, [])
+
+
+def test_shipped_recipes_for_several_devices_launch_their_training() -> None:
+    """What trains in the run's own worker has one device."""
+    for path in shipped_recipes().values():
+        recipe = load_recipe(path)
+        configs = [entry.config for entries in recipe.by_round for entry in entries if hasattr(entry.config, "launch")]
+        inline = [config for config in configs if config.launch == INLINE]
+        assert bool(inline) == bool(configs and recipe.machine.devices == 1), path
+
+
+def test_weights_are_read_by_one_process_whatever_an_own_config_of_fsdp_says(tmp_path: Path) -> None:
+    """The other processes have none to give."""
+    settings = {"fsdp_version": 2, "fsdp_cpu_ram_efficient_loading": False}
+    found = find_launcher(own(tmp_path, "fsdp2", fsdp_config=settings), GPUS, [tmp_path])
+    assert found.values["fsdp_config"] == {"fsdp_version": 2, "fsdp_cpu_ram_efficient_loading": True}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.estimate import PROCESS_BYTES
 from posttrain.rounds.plan import Node, Plan, flat, make_plan, parents_record
 from posttrain.rounds.recipe import load_recipe
 from posttrain.rounds.shipped import find_recipe
@@ -81,6 +82,13 @@ def test_every_stage_has_an_estimate() -> None:
     for n in plan_of().nodes:
         assert n.size.seconds >= 0 and n.size.memory >= 0
         assert n.size.rows > 0 or n.size.parameters > 0, n.id
+
+
+def test_on_a_cpu_the_process_is_part_of_the_memory_of_what_runs_a_model() -> None:
+    on_cpu, on_gpu = plan_of("machine.device=cpu"), plan_of("machine.device=cuda")
+    for one, other in zip(on_cpu.nodes, on_gpu.nodes, strict=True):
+        assert one.size.memory - other.size.memory == (PROCESS_BYTES if other.size.memory else 0)
+    assert node(on_gpu, "setup/heldout").size.memory == 0 < node(on_gpu, "round-1/sft").size.memory
 
 
 def test_a_model_with_a_template_is_prepared_first_and_taken_by_every_stage() -> None:

@@ -68,10 +68,37 @@ def test_all_faults_come_at_once_with_line_and_nearest_key(tmp_path: Path) -> No
         ("machine.threads=lots", "machine.threads: input should be a valid integer"),
         ("name=", "name: is missing"),
         ("seed=-1", "seed: input should be greater than or equal to 0, got -1"),
+        ("nope.x=1", "--set nope: unknown key; did you mean name?"),
+        ("models=7", "--set models: input should be a mapping of keys, got 7"),
+        ("models.base=tiny/bse", "models.base: there is no tiny/bse; with the package come tiny/base, tiny/teacher"),
+        ("round.dpo.beta=.inf", "round.dpo.beta: input should be a finite number, got inf"),
+        ("machine.device=tpu", "machine.device: string should match pattern"),
+        ("machine.teraflops=0", "machine.teraflops: input should be greater than 0"),
+        ("machine.batch_tokens=0", "machine.batch_tokens: input should be greater than or equal to 1"),
     ],
 )
 def test_a_fault_is_named(assignment: str, says: str) -> None:
     assert says in problems_of(QUICKSTART, assignment)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "only"),
+    [
+        ("prompts.tool_use.rows=-1", "--set prompts.tool_use.rows: input should be greater than or equal to 1, got -1"),
+        ("prompts.tool_use.from=genral", "prompts.tool_use: there is no pipeline 'genral'; there are code, "),
+        ("round.sft=3", "--set round.sft: input should be a mapping of keys, got 3"),
+        ("rounds=2.5", "--set rounds: input should be a valid integer, got a number with a fractional part, got 2.5"),
+    ],
+)
+def test_one_fault_is_told_once_and_not_what_follows_from_it(assignment: str, only: str) -> None:
+    told = problems_of(QUICKSTART, assignment)
+    assert told.startswith("1 check failed") and only in told
+
+
+def test_faults_of_keys_do_not_hide_those_of_values(tmp_path: Path) -> None:
+    said = problems_of(written(tmp_path, "extends: quickstart\noverrides: {two: {sft: {epochs: 2}}, 9: {}}\n"))
+    assert "overrides.two.[key]: input should be a valid integer" in said
+    assert "overrides.9: there is no such round" in said
 
 
 def test_a_stage_without_what_it_needs_names_it() -> None:

@@ -4,11 +4,13 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from posttrain.rounds.plan import make_plan
 from posttrain.rounds.recipe import load_recipe
+from posttrain.rounds.screen import RunScreen
 from posttrain.rounds.shipped import find_recipe
-from posttrain.rounds.view import RunScreen, clock, count, evaluation_table, plan_table, result, size
+from posttrain.rounds.view import clock, console, count, evaluation_table, grid, plan_table, result, size
 
 
 @pytest.mark.parametrize(
@@ -93,13 +95,13 @@ def test_the_lines_below_the_table() -> None:
         "scores": [
             {"title": "round 1 score", "best_of_k": {"all": {"n": 90, "mean": 0.2, "any": 0.6, "combined": 0.44}}}
         ],
-        "history": [{"wall_seconds": 252.2}],
+        "history": [{"wall_seconds": 252.2, "stage_seconds": 239.6, "other_seconds": 12.6}],
     }  # fmt: skip
     assert printed(*result(report, "runs/x")) == [
         "round 1 reward model: pair accuracy 0.87 (0.84–0.90, n=480)",
         "round 1 score: best of K 0.44 against mean 0.20, any 0.60, n=90",
         "round 1 gate did not hold for tool_use (-3.1, -5.0 to -1.2): keeps the previous",
-        "checkpoint runs/x/final · report runs/x/report.json · 4 min 12 s, 2 GiB peak",
+        "checkpoint runs/x/final · report runs/x/report.json · 4 min 12 s (5% around the stages), 2 GiB peak",
     ]
 
 
@@ -113,6 +115,19 @@ def test_what_a_stage_warns_of_stands_below_its_line() -> None:
     assert out.getvalue().splitlines() == [
         "round 1 ▸ dpo  1,200 tokens · 1:01 · 3 MiB", "  the chosen answers became less likely",
     ]  # fmt: skip
+
+
+def test_no_number_is_cut_on_a_narrow_screen_and_control_characters_are_shown() -> None:
+    out = io.StringIO()
+    screen = console(out)
+    screen.width = 20
+    table = grid("stage", "~note", ">tokens")
+    table.add_row("round-1/synthesize", "a note that may be folded away", "1,234,567")
+    screen.print(table)
+    screen.print(Text("\x1b]0;mine\x00\x1b[2J \u009b0m\ttab", style="bold"))
+    assert "round-1/synthesize" in out.getvalue() and "1,234,567" in out.getvalue()
+    assert "␛]0;mine␀␛[2J" in out.getvalue()
+    assert not [mark for mark in "\x1b\x00\u009b" if mark in out.getvalue()]
 
 
 @pytest.mark.parametrize("width", [110, 400])

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from peft import get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from posttrain.errors import UserError
 from posttrain.machine import Machine
 from posttrain.rounds.launch import check_launcher, shipped_launchers
 from posttrain.train import dpo, sft
+from posttrain.train.adapters import adapters, merged
 from posttrain.train.dpo_spec import DpoConfig
 from posttrain.train.settings import LoraConfig
 from posttrain.train.sft_spec import SftConfig
@@ -66,12 +68,54 @@ def test_dpo_and_the_reward_model_take_adapters_too(tmp_path: Path, tiny_model: 
     assert model.num_labels == 1
 
 
+def test_adapters_of_a_bfloat16_model_are_merged_in_float32(tmp_path: Path, tiny_model: Path) -> None:
+    """What is not adapted keeps its bits, and what is adapted is rounded once."""
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(half)
+    data = folder_with(tmp_path / "rows", "rows", make_rows(16))
+    job = make_job(tmp_path / "lora", SftConfig(**CONFIG), {"data": [data], "init": half}, machine=MACHINE)
+    sft.run(job)
+    assert {tensor.dtype for tensor in load_file(job.folder / "model.safetensors").values()} == {torch.bfloat16}
+    assert {name.split(".")[-2] for name in changed(job.folder, half)} == {"q_proj", "down_proj"}
+
+
+def test_adapters_of_a_quantised_model_are_merged_into_the_weights_as_stored(tmp_path: Path, tiny_model: Path) -> None:
+    """W + alpha / rank · B · A of the stored W, whatever quantising made of it."""
+    stored = load_file(tiny_model / "model.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.9)  # as far as rounding to 4 bits may take it
+    model.is_quantized = True
+    adapted = get_peft_model(model, adapters(LORA, model))
+    layer = adapted.base_model.model.model.layers[0].self_attn.q_proj
+    torch.nn.init.normal_(layer.lora_B["default"].weight)
+    change = 2.0 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight  # alpha 8, rank 4
+    found = merged(adapted, tiny_model).state_dict()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    torch.testing.assert_close(found[name], (stored[name] + change).detach(), atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(found[other], stored[other]) for other in stored.keys() - {name})
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
 def test_four_bits_without_a_device_is_one_sentence(tmp_path: Path, tiny_model: Path) -> None:
     data = folder_with(tmp_path / "rows", "rows", make_rows(4))
     config = SftConfig(**{**CONFIG, "lora": LoraConfig(four_bit=True)})
     with pytest.raises(UserError, match="four_bit needs a CUDA device"):
         sft.run(make_job(tmp_path / "a", config, {"data": [data], "init": tiny_model}, machine=MACHINE))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_four_bits_train_adapters_and_merge_into_the_weights_as_stored(tmp_path: Path, tiny_model: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    data = folder_with(tmp_path / "rows", "rows", make_rows(16))
+    config = SftConfig(**{**CONFIG, "lora": LORA.model_copy(update={"four_bit": True})})
+    job = make_job(tmp_path / "a", config, {"data": [data], "init": tiny_model}, machine=Machine(device="cuda"))
+    sft.run(job)
+    assert job.summary["loss_last"] < job.summary["loss_first"]
+    assert {name.split(".")[-2] for name in changed(job.folder, tiny_model)} == {"q_proj", "down_proj"}
 
 
 def test_what_cannot_be_merged_is_refused_in_the_recipe(tmp_path: Path) -> None:
@@ -84,3 +128,6 @@ def test_what_cannot_be_merged_is_refused_in_the_recipe(tmp_path: Path) -> None:
             check_launcher(SftConfig(lora=LORA, launch=launch), MACHINE.model_copy(update={"devices": 2}), [])
     with pytest.raises(ValueError, match="snapshots are of whole weights"):
         SftConfig(lora=LORA, snapshots=3)
+    with pytest.raises(ValueError, match="four_bit is for language models"):
+        RewardConfig(lora=LoraConfig(four_bit=True))
+    assert RewardConfig(lora=LORA).lora == LORA

@@ -132,6 +132,7 @@ def test_the_greedy_soup_keeps_what_does_not_make_it_worse(tmp_path: Path, tiny_
     assert job.summary["alone"] == pytest.approx([-7.68, 0.96, 0.98, 0.88])
     assert job.summary["soup"] == [2, 1]
     assert job.summary["accuracy"] == pytest.approx(0.99)
+    assert all(path.is_file() for path in job.folder.iterdir())
     mean = load_file(job.folder / "model.safetensors")["model.norm.weight"]
     torch.testing.assert_close(mean, first + 0.33, atol=1e-5, rtol=0)
 

@@ -173,6 +173,17 @@ def test_step_zero_is_log_two_and_training_prefers_the_chosen(tmp_path: Path, ti
     assert (job.folder / "model.safetensors").read_bytes() == (again.folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_in_bfloat16_step_zero_is_log_two_as_well(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    """The reference goes through the same kernels in the same precision as the policy."""
+    job = job_of(tmp_path / "a", tiny_model, data, machine=Machine(device="cuda"))
+    dpo.run(job)
+    lines = [json.loads(line) for line in (job.folder / "training.jsonl").read_text().splitlines()]
+    assert lines[0]["loss/preference"] == pytest.approx(math.log(2), abs=1e-2)
+    assert lines[-1]["loss/preference"] < lines[0]["loss/preference"]
+
+
 def test_micro_batches_of_any_size_give_the_same_loss(tmp_path: Path, tiny_model: Path, data: Path) -> None:
     """Also where the last global batch holds four pairs only."""
     lasts = []

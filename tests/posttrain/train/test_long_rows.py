@@ -165,6 +165,20 @@ def test_recomputed_layers_train_the_same_weights(tmp_path: Path, tiny_model: Pa
         torch.testing.assert_close(tensor, found[1][name], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_offloaded_activations_train_as_recomputed_ones(tmp_path: Path, tiny_model: Path) -> None:
+    data = folder_with(tmp_path / "data", "rows", make_rows(9))
+    losses = []
+    for activations in ("recompute", "offload"):
+        config = SftConfig(learning_rate=2e-3, batch_size=3, activations=activations)
+        inputs = {"data": [data], "init": tiny_model}
+        job = make_job(tmp_path / activations, config, inputs, machine=Machine(device="cuda"), name="sft")
+        sft.run(job)
+        losses.append(job.summary["loss_last"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_what_needs_cuda_is_refused_without(tmp_path: Path, tiny_model: Path) -> None:
     data = folder_with(tmp_path / "data", "rows", make_rows(2))
     for config, told in (

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 from posttrain.engines.loading import load_model
 from posttrain.machine import Machine
@@ -74,20 +75,29 @@ def test_a_long_row_is_packed_alone(tiny_model: Path) -> None:
     assert [int(part["tokens"]) for part in parts] == [16_384, 12]
 
 
+def with_heads_of_sixteen(model: Path, folder: Path) -> Path:
+    """A random model with the tokenizer of `model`: flex attention's kernel takes no narrower heads."""
+    config = AutoConfig.from_pretrained(model, hidden_size=64, num_attention_heads=4, head_dim=16)
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("attention", ["sdpa", "flash_attention_2", "flex_attention"])
 def test_packed_rows_see_themselves_only_with_every_kernel(tmp_path: Path, tiny_model: Path, attention: str) -> None:
-    """In bfloat16, against each row alone in float32 on the CPU."""
+    """In bfloat16, against each row alone in float32 on the CPU: the loss, and where the gradients point."""
     if attention.startswith("flash"):
         pytest.importorskip("flash_attn")
-    cuda = Machine(device="cuda", threads=1)
-    losses = []
+    cuda, model = Machine(device="cuda", threads=1), with_heads_of_sixteen(tiny_model, tmp_path / "model")
+    losses, gradients = [], []
     for machine, packing, kernel in ((MACHINE, 0, "sdpa"), (cuda, 4096, attention)):
         job = make_job(
             tmp_path / machine.device, SftConfig(packing=packing, batch_size=11, attention=kernel), {}, machine=machine
         )
-        loaded = load_policy(job, tiny_model)
+        loaded = load_policy(job, model)
         sft.attend(job, loaded)
         examples = [render_row(loaded.renderer, row) for row in make_rows(11)]
         trainer = sft.row_trainer(job, loaded, examples)
@@ -99,5 +109,8 @@ def test_packed_rows_see_themselves_only_with_every_kernel(tmp_path: Path, tiny_
         items = torch.tensor(sum(trainer.items(part) for part in batch))
         with torch.autocast("cuda", torch.bfloat16, enabled=machine is cuda):
             total = sum(trainer.compute_loss(loaded.model, part, num_items_in_batch=items) for part in batch)
-        losses.append(float(total))
+        total.backward()
+        losses.append(total.item())
+        gradients.append(torch.cat([parameter.grad.flatten().cpu() for parameter in loaded.model.parameters()]))
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    assert float(torch.cosine_similarity(*gradients, dim=0)) > 0.99

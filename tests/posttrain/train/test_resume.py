@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from posttrain.artifacts import CHECKPOINTS
 from posttrain.errors import Interrupted, StageFailed, UserError
@@ -212,3 +214,19 @@ def test_a_run_that_diverges_stops_with_its_last_checkpoint(
         run(job)
     assert resume.checkpoints(job.folder / CHECKPOINTS)
     assert json.loads((job.folder / "training.jsonl").read_text().splitlines()[-1])["step"] >= 20
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_checkpoints_before(
+    tmp_path: Path, tiny_model: Path, data: dict[str, Path]
+) -> None:
+    """The rate is 0 in the first of three warm-up steps, and far too high in the second."""
+    config = {"learning_rate": 1e30, "max_grad_norm": 0.0, "warmup_ratio": 0.34}
+    run, job = stage_of("sft", tmp_path / "part", data["sft"], tiny_model, config=config)
+    with pytest.raises(StageFailed, match=r"sft, step 3 of 9: (loss|grad_norm) became (nan|inf); lower learning_rate"):
+        run(job)
+    kept = resume.checkpoints(job.folder / CHECKPOINTS)
+    assert [path.name for path in kept] == ["step-00000002", "step-00000001"]
+    assert all(resume.fault(path) == "" for path in kept)
+    first = load_file(kept[-1] / "model.safetensors")
+    assert all(torch.equal(first[name], tensor) for name, tensor in load_file(tiny_model / "model.safetensors").items())
+    assert not (job.folder / "model.safetensors").exists()

@@ -1,23 +1,33 @@
 """SFT as a stage: what it trains, that it repeats to the bit, and what it refuses."""
 
+import importlib.util
 import json
+import re
+import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from trl import SFTConfig as TrlArguments
 from trl import SFTTrainer
 
 from posttrain.chat import Renderer
 from posttrain.errors import Interrupted, StageFailed, UserError
-from posttrain.machine import Machine
+from posttrain.machine import Launch, Machine
 from posttrain.stages import Job
 from posttrain.train import sft
 from posttrain.train.batches import IGNORED, render_row
+from posttrain.train.reporter import Reporter, token_flops
+from posttrain.train.settings import Tracker
 from posttrain.train.sft_spec import SftConfig
+from posttrain.train.trainer import arguments
 
 from .helpers import folder_with, make_job, make_rows
 
@@ -148,3 +158,92 @@ def test_no_rows_and_long_rows_are_refused(tmp_path: Path, tiny_model: Path, dat
         trained(tmp_path, "a", tiny_model, empty)
     with pytest.raises(UserError, match=r"no row is longer than the limit: .* and 16 more; the limit is 5 tokens"):
         trained(tmp_path, "b", tiny_model, data, CONFIG.model_copy(update={"max_length": 5}))
+
+
+def test_a_model_that_cannot_be_trained_is_one_sentence(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    silent, small = (shutil.copytree(tiny_model, tmp_path / name) for name in ("silent", "small"))
+    (silent / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    with pytest.raises(UserError, match="has no generation markers to say what is trained"):
+        trained(tmp_path, "a", silent, data)
+    tokenizer = AutoTokenizer.from_pretrained(small)
+    tokenizer.add_tokens([f"word{number}" for number in range(200)])
+    tokenizer.save_pretrained(small)
+    with pytest.raises(UserError, match=r"has \d+ tokens but the model's embedding 512 rows"):
+        trained(tmp_path, "b", small, data)
+    for name in ("a", "b"):
+        assert not list((tmp_path / name).glob("*.safetensors"))
+
+
+def test_weights_that_are_no_numbers_where_they_are_stored_are_not_saved(
+    tmp_path: Path, tiny_model: Path, data: Path
+) -> None:
+    """One step, whose loss is from before the weights are moved by 100,000, more than float16 holds."""
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(half)
+    config = SftConfig(learning_rate=1e5, batch_size=19, warmup_ratio=0.0)
+    with pytest.raises(StageFailed, match=r"sft: model\..* is not finite in float16, and nothing was saved; lower"):
+        trained(tmp_path, "a", half, data, config)
+    assert not list((tmp_path / "a").glob("*.safetensors"))
+
+
+def test_one_process_has_one_device_however_many_there_are(tmp_path: Path) -> None:
+    """transformers would take eight times the batch, and TRL refuse to train."""
+
+    class OfEight(TrlArguments):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self._n_gpu = 8
+
+    job = make_job(tmp_path / "a", CONFIG, {})
+    assert OfEight(str(tmp_path), per_device_train_batch_size=8, use_cpu=True, bf16=False).train_batch_size == 64
+    found = arguments(job, OfEight, 19)
+    assert (found.n_gpu, found.train_batch_size) == (1, 8)
+
+
+def test_a_tracker_that_is_not_installed_is_one_sentence(tmp_path: Path, tiny_model: Path, data: Path) -> None:
+    for name in get_args(Tracker):
+        assert name in INTEGRATION_TO_CALLBACK
+    with pytest.raises(ValidationError, match="Input should be 'tensorboard'"):
+        SftConfig(report_to=("tensorbord",))
+    missing = [name for name in ("swanlab", "trackio", "mlflow") if importlib.util.find_spec(name) is None]
+    if not missing:
+        pytest.skip("all trackers are installed")
+    config = CONFIG.model_copy(update={"report_to": (missing[0],)})
+    with pytest.raises(UserError, match=f"sft: report_to names {missing[0]}, which is not to be had here"):
+        trained(tmp_path, "a", tiny_model, data, config)
+
+
+def test_the_stage_log_says_of_each_step_what_a_person_wants_to_know(
+    tmp_path: Path, tiny_model: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="posttrain.stage"):
+        trained(tmp_path, "a", tiny_model, data)
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("step ")]
+    assert len(lines) == 6
+    form = r"step 2/6  loss \d+\.\d{4}  lr 1\.67e-03  [\d,]+ tok/s  [\d,]+ tokens  eta \d+ s  peak \d+\.\d\d GiB"
+    assert re.fullmatch(form, lines[1]), lines[1]
+
+
+def test_the_mfu_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 tokens/s of 8e9 parameters are 4.8e14 FLOP/s, 48.5% of an H200; half of that on two."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 << 29)
+    trainer = SimpleNamespace(token_flops=6 * 8e9, state=SimpleNamespace(num_input_tokens_seen=0))
+    for device, processes, told in (
+        ("NVIDIA H200", 1, ["peak 1.50 GiB", "mfu 48.5%"]),
+        ("NVIDIA H100 80GB HBM3", 2, ["peak 1.50 GiB", "mfu 24.3%"]),
+        ("Another", 1, ["peak 1.50 GiB"]),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=device: device)
+        job = make_job(tmp_path / device, CONFIG, {}, launch=Launch(processes=processes))
+        assert list(Reporter(job, trainer, [])._of_device(10_000.0)) == told
+
+
+def test_adapters_cost_no_gradient_of_frozen_weights(tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert token_flops(model) == 6 * parameters
+    model.requires_grad_(False)
+    model.model.norm.requires_grad_(True)
+    assert token_flops(model) == 4 * parameters + 2 * 32

@@ -4,6 +4,7 @@ import pytest
 
 from posttrain.checks.sandbox import Ran, run_python
 from posttrain.errors import UserError
+from synth.code import toolchains
 from synth.code.linting import findings
 from synth.code.snippets import Sources
 from synth.code.toolchains import LIMITS, TOOLCHAINS, block, driver, lacking, outcome
@@ -26,6 +27,11 @@ CODE = {
         "#include <cassert>\n#include <iostream>\n"
         "void tests(void) { assert(twice(4) == 8); std::cout << twice(4) << '\\n'; }",
     ),
+    "typescript": (
+        "function twice(x: number): number { return 2 * x }",
+        "const check = require('node:assert'); check(twice(4) === 8); console.log(twice(4))",
+    ),
+    "php": ("<?php\nfunction twice(int $x): int { return 2 * $x; }", "assert(twice(4) === 8);\necho twice(4);"),
 }  # fmt: skip
 
 
@@ -61,6 +67,26 @@ def test_a_program_that_never_stops_writing_is_ended():
 
 def test_a_main_block_is_not_run():
     assert run("python", "if __name__ == '__main__':\n    raise SystemExit(3)\n", "assert True").finished
+
+
+@pytest.mark.parametrize("language", CODE)
+def test_the_parser_alone_takes_what_is_right_and_nothing_broken(language):
+    if lacking(language):
+        pytest.skip(f"no {lacking(language)}")
+    chain, solution = TOOLCHAINS[language], CODE[language][0]
+    for text, right in ((solution, True), (solution + "\n((", False)):
+        ran = run_python(driver({chain.source: text}, (("parse", chain.syntax),)), LIMITS)
+        assert (outcome(ran, "").code == 0) == right
+
+
+def test_a_program_behind_links_out_of_the_sandbox_is_found_where_it_is(monkeypatch, tmp_path):
+    for name, to in (("known", "/usr/bin/env"), ("strange", tmp_path / "own")):
+        (tmp_path / "own").write_text("")
+        (tmp_path / "own").chmod(0o755)
+        (tmp_path / name).symlink_to(to)
+    monkeypatch.setitem(toolchains.ENVIRONMENT, "PATH", str(tmp_path))
+    assert toolchains.program_of("known") == "/usr/bin/env"
+    assert toolchains.program_of("strange") is None
 
 
 def test_a_compiler_says_where():

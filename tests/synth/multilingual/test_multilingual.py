@@ -96,6 +96,17 @@ def of_kind(tables, kind):
     return [row for row in tables["rows"] if row.labels["kind"] == kind]
 
 
+def test_a_budget_is_spent_in_waves(made):
+    """3,000 rows at once would be 900 requests for prompts; a wave of 32 rows, which is 10, shows what one costs."""
+    seeds = ({"prompt": f"Wie pflege ich meine {n} alten Möbel richtig?", "language": "de"} for n in range(40))
+    lines(made.folder / "seeds.jsonl", seeds)
+    server, tables, job = made(Teacher(), kinds={"native": 1}, rows=3000, budget={"tokens": 1500})
+    assert 750 <= job.summary["spent"]["multilingual"]["tokens"] <= 2250
+    asked = [" new requests " in body["messages"][-1]["content"] for body in server.asked]
+    assert asked.index(False) == 10
+    assert tables["rows"]
+
+
 def test_the_kinds_have_their_shares_and_every_row_is_in_its_language(made):
     server, tables, job = made(Teacher(), kinds={"human": 2, "tasks": 10, "native": 8}, rows=20)
     assert Counter(row.labels["kind"] for row in tables["rows"]) == {"human": 2, "tasks": 10, "native": 8}
@@ -103,6 +114,10 @@ def test_the_kinds_have_their_shares_and_every_row_is_in_its_language(made):
         assert identify(row.messages[-1]["content"])[0] in (row.language, "und")
     report = json.loads((job.folder / "report.json").read_text())["capabilities"]["multilingual"]
     assert report["labels"] == {"kind": {"human": 2, "native": 8, "tasks": 10}}
+    german = [row.messages[-2]["content"].lower() for row in tables["rows"] if row.language == "de"]
+    words = [word for text in german for word in re.findall(r"\w+", text)]
+    shown = report["languages"]["de"]["diversity"]["distinct_1"]
+    assert shown == pytest.approx(len(set(words)) / len(words), abs=0.02)
     native = of_kind(tables, "native")
     assert {row.language for row in native} == {"de", "hi"}
     assert all(latin(message["content"]) for row in native for message in row.messages)

@@ -6,7 +6,10 @@ import re
 from collections import Counter
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
 
+from posttrain.chat import Renderer
 from posttrain.chat.messages import checked
 from posttrain.checks.tools import SCHEMAS
 from posttrain.checks.verifiers import grade
@@ -14,6 +17,8 @@ from posttrain.data.tables import read_table
 from posttrain.errors import UserError
 from synth.pipelines.reasoning_spec import PIPELINE, SKILLS, ReasoningConfig
 from synth.reasoning.questions import PASSAGE, passage, read_taxonomy
+from synth.reasoning.steps import prefixes
+from tests.synth.conftest import Files
 from tests.synth.scripted import Scripted
 
 THINGS = "apples bricks coins drums eggs flags gates hats inks jars kites lamps".split()
@@ -155,7 +160,8 @@ def test_python_is_run_and_its_result_used(reasoning):
         assert row.tools == (SCHEMAS["python"],)
     told = reasons(job)
     assert told["every program fails"] == told["no program"] == 1
-    assert told["calls without end"] == 2  # a loop, and a result with a control token, which no endpoint is sent
+    assert told["calls without end"] == 1
+    assert told["refused by the server"] == 1, "a result with a control token, which no endpoint is sent"
     assert not {"apples", "bricks", "coins", "drums"} & {thing(row) for row in found}
 
 
@@ -231,3 +237,38 @@ def test_the_recipe_is_checked():
     expected = PIPELINE.estimate("math", config, {})
     assert expected.asked == 20 + 20 * 4 + 20 * 2 + 20  # questions, solutions, grades, two messages with Python
     assert expected.made["prompts"].rows == 10
+
+
+def test_steps_are_scored_by_a_process_reward_model(reasoning, tiny_reward_model, monkeypatch):
+    """The scores are those of the classifier on the conversation up to each line, computed here one by one."""
+    of_plan = Files.model
+    monkeypatch.setattr(
+        Files, "model", lambda self, name, served: tiny_reward_model if name == "prm" else of_plan(self, name)
+    )
+    job = reasoning(Teacher(), rows=3, step_scorer="prm", least_step=-1e9, verified=0)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_reward_model, num_labels=1, dtype=torch.float32)
+    renderer = Renderer.from_pretrained(tiny_reward_model)
+    found = {}
+    for row in rows(job, "steps"):
+        question, answer = row.messages
+        lines = answer["content"].split("\n")
+        assert len(lines) == 2
+        texts = [lines[0], answer["content"]]
+        ids = [renderer.conversation([question, {"role": "assistant", "content": text}]).ids for text in texts]
+        with torch.inference_mode():
+            scores = [model(torch.tensor([one])).logits[0, 0].item() for one in ids]
+        assert row.labels["lowest_step"] == pytest.approx(min(scores), abs=2e-4)
+        found[answer["content"]] = min(scores)
+    middle = sorted(found.values())[len(found) // 2]
+    some = reasoning(Teacher(), "some", rows=3, step_scorer="prm", least_step=middle, verified=0)
+    assert min(row.labels["lowest_step"] for row in rows(some, "steps")) >= middle - 1e-4
+    assert reasons(some)["a step is scored too low"] > 0
+
+
+def test_a_step_scorer_is_a_checkpoint(reasoning):
+    with pytest.raises(UserError, match="step_scorer: prm is behind an endpoint; name a reward model's checkpoint"):
+        reasoning(Teacher(), rows=1, step_scorer="prm")
+
+
+def test_each_line_that_says_something_is_a_step():
+    assert prefixes("One.\n\nTwo.\nThree.\n") == ["One.", "One.\n\nTwo.", "One.\n\nTwo.\nThree."]

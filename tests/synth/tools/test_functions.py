@@ -153,7 +153,9 @@ def reasons(job):
 
 def test_every_kind_is_made_of_calls_that_ran(functions):
     job = functions(
-        kinds={"simple": 1, "parallel": 1, "nested": 1, "unneeded": 1, "missing": 1, "inactive": 1}, rows=36
+        kinds={"simple": 1, "parallel": 1, "nested": 1, "unneeded": 1, "missing": 1, "inactive": 1},
+        rows=36,
+        sampled=True,
     )
     rows = rows_of(job)
     for row in rows["simple"]:
@@ -190,7 +192,7 @@ def test_a_talk_of_several_turns_has_a_user_and_results_that_the_teacher_plays(f
 
 
 def test_a_message_written_twice_makes_a_pair_by_check_or_judge(functions):
-    job = functions(kinds={"simple": 1}, pairs=1.0, rows=3)
+    job = functions(kinds={"simple": 1}, pairs=1.0, rows=3, sampled=True)
     pairs = read_table(job.folder, "preferences")
     assert pairs
     for pair in pairs:
@@ -267,7 +269,7 @@ def test_the_tiny_teacher_words_calls_and_answers_from_what_really_ran(tmp_path,
 def test_the_key_tells_the_version_of_python_and_shares_are_checked(tmp_path):
     config = GenerateConfig(prompts={"t": {"from": "functions", "rows": 1}})
     wired = SPEC.wire(config, Files("teacher", tmp_path))
-    assert wired["pipeline-t"].fingerprint.startswith("1:python 3.")
+    assert wired["pipeline-t"].fingerprint.startswith("2:python 3.")
     with pytest.raises(ValueError, match="give the kinds weights"):
         FunctionsConfig(from_="functions", rows=1, kinds={"simple": 0})
     expected = PIPELINE.estimate("t", FunctionsConfig(rows=100, kinds={"simple": 1}, pairs=0.2), {})

@@ -12,8 +12,9 @@ from posttrain.data.tables import read_table
 from posttrain.errors import UserError
 from synth.operators import Item, system, user
 from synth.pipelines.tools_spec import PIPELINE, ToolsConfig
+from synth.tools import office
 from synth.tools.builtin import as_builtin
-from synth.tools.files import Desk, fault_of_file, orders
+from synth.tools.files import Desk, fault_of_file, orders, uploads
 from tests.synth.scripted import Scripted
 
 SALES = "item,price\ntea,4\njam,6\nrice,5\n"
@@ -27,7 +28,12 @@ WRITES = {
     "jsonl": "print('{\"a\": 1}', file=open('out.jsonl', 'w'))",
     "txt": "print('hello', file=open('out.txt', 'w'))",
     "html": "print('<p>hello</p>', file=open('out.html', 'w'))",
+    "xml": "print('<a><b/></a>', file=open('out.xml', 'w'))",
     "py": "print('x = 1', file=open('out.py', 'w'))",
+    "xlsx": "import openpyxl\nbook = openpyxl.Workbook()\nbook.active.append([1, 2])\nbook.save('out.xlsx')",
+    "docx": "import docx\nfile = docx.Document()\nfile.add_paragraph('Hello.')\nfile.save('out.docx')",
+    "pptx": "import pptx\nfile = pptx.Presentation()\nslide = file.slides.add_slide(file.slide_layouts[0])\n"
+    "slide.shapes.title.text = 'Hello'\nfile.save('out.pptx')",
 }
 
 
@@ -142,7 +148,7 @@ def results(row):
 
 def test_every_kind_of_dialog_is_made_and_its_calls_ran(dialogs):
     kinds = {"single": 2, "multi": 1, "analysis": 1, "file": 1, "unneeded": 1, "missing": 1, "inactive": 1}
-    job = dialogs(kinds=kinds, tools=["python", "calculator"], rows=24)
+    job = dialogs(kinds=kinds, tools=["python", "calculator"], rows=24, sampled=True)
     rows = of_kind(job)
     assert set(rows) == set(kinds)
     for row in rows["single"]:
@@ -171,6 +177,89 @@ def test_every_kind_of_dialog_is_made_and_its_calls_ran(dialogs):
     ]
     assert {grade(prompts[row.parents[0]].check, row.messages[-1]).value for row in checked} == {1.0}
     assert "control tokens in a document" in {one.reason for one in read_table(job.folder, "rejects")}
+
+
+OPENED = {
+    "sales.xlsx": ("import openpyxl\nsum(row[1] for row in openpyxl.load_workbook('sales.xlsx').active.values)", "15"),
+    "sales.docx": ("import docx\nlen(docx.Document('sales.docx').paragraphs)", "2"),
+    "sales.pptx": (
+        "import pptx\n[s.text_frame.text for s in pptx.Presentation('sales.pptx').slides[0].shapes][0]",
+        "'Tea 4'",
+    ),
+    "sales.pdf": ("import pypdf\npypdf.PdfReader('sales.pdf').pages[0].extract_text()", "'Tea 4'"),
+}
+
+
+def office_files(folder):
+    """A workbook, a document, slides, and the smallest PDF there is with a text."""
+    docx, openpyxl, pptx = (pytest.importorskip(name) for name in ("docx", "openpyxl", "pptx"))
+    pytest.importorskip("pypdf")
+    book = openpyxl.Workbook()
+    for row in (["tea", 4], ["jam", 6], ["rice", 5]):
+        book.active.append(row)
+    book.save(folder / "sales.xlsx")
+    document = docx.Document()
+    for line in ("Tea 4", "Jam 6"):
+        document.add_paragraph(line)
+    document.save(folder / "sales.docx")
+    slides = pptx.Presentation()
+    slides.slides.add_slide(slides.slide_layouts[0]).shapes.title.text = "Tea 4"
+    slides.save(folder / "sales.pptx")
+    text = b"BT /F1 12 Tf 20 20 Td (Tea 4) Tj ET"
+    (folder / "sales.pdf").write_bytes(
+        b"%%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+        b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>endobj\n"
+        b"4 0 obj<</Length %d>>stream\n%b\nendstream endobj\n"
+        % (len(text), text)
+        + b"5 0 obj<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>endobj\ntrailer<</Root 1 0 R>>\nstartxref\n0\n%%EOF\n"
+    )
+
+
+def test_office_files_are_read_and_opened_in_the_sandbox(tmp_path):
+    office_files(tmp_path)
+    read = {name: file.text.split() for name, file in uploads(tmp_path).items()}
+    assert read == {
+        "sales.docx": ["Tea", "4", "Jam", "6"], "sales.pdf": ["Tea", "4"], "sales.pptx": ["Tea", "4"],
+        "sales.xlsx": ["[Sheet]", "tea", "4", "jam", "6", "rice", "5"],
+    }  # fmt: skip
+    desk = Desk({path.name: path.read_bytes() for path in tmp_path.iterdir()}, office=True)
+    for code, told in OPENED.values():
+        assert desk.run(code)["stdout"] == f"{told}\n"
+    for kind in ("xlsx", "docx", "pptx"):
+        assert desk.run(WRITES[kind])["files"] == [f"out.{kind}"]
+    assert {name: fault_of_file(name, content) for name, content in desk.written.items()} == {
+        "out.xlsx": "", "out.docx": "", "out.pptx": "",
+    }  # fmt: skip
+    assert "ModuleNotFoundError" in Desk({}).run("import openpyxl")["stderr"]
+
+
+def test_dialogs_on_office_files_declare_the_packages(dialogs, tmp_path):
+    folder = tmp_path / "uploads"
+    office_files(folder)
+    for name in ("sales.csv", "evil.txt", "sales.docx", "sales.pptx", "sales.pdf"):
+        (folder / name).unlink()
+    (folder / "broken.xlsx").write_bytes(b"PK no workbook")
+
+    class Reader(Teacher):
+        def steps(self, kind, number, tools):
+            code = OPENED["sales.xlsx"][0] if kind == "analysis" else WRITES["docx"]
+            return [call("python", code=code)]
+
+    job = dialogs(Reader(), kinds={"analysis": 1, "file": 1}, tools=["python"], rows=4, file_types=["docx"], batch=1)
+    rows = of_kind(job)
+    assert {results(row)[0]["stdout"] for row in rows["analysis"]} == {"15\n"}
+    assert {results(row)[0]["files"][0] for row in rows["file"]} == {"out.docx"}
+    for row in (*rows["analysis"], *rows["file"]):
+        assert "openpyxl, docx (python-docx)" in row.tools[0]["function"]["description"]
+    assert "document is no text of its type" in {one.reason for one in read_table(job.folder, "rejects")}
+
+
+def test_without_the_packages_office_files_are_refused_with_what_to_install(dialogs, monkeypatch):
+    office.packages.cache_clear()
+    monkeypatch.setattr(office, "NEEDED", ("openpyxl_of_another_world",))
+    with pytest.raises(UserError, match=r"docx, xlsx, pptx and pdf need packages: pip install 'posttrain\[files\]'"):
+        dialogs(kinds={"file": 1}, tools=["python"], file_types=["docx"])
+    office.packages.cache_clear()
 
 
 def test_search_looks_through_the_corpus_and_a_result_with_orders_makes_no_row(dialogs):
@@ -233,17 +322,18 @@ def test_one_message_written_twice_is_a_pair_in_its_context(dialogs):
 
 def test_a_judge_can_be_asked_for_a_least_grade(dialogs):
     job = dialogs(kinds={"single": 1}, least=7, rows=16)
+    assert not read_table(job.folder, "prompts"), "no rejection sampling for tool use (P 4.3.5)"
     rows = read_table(job.folder, "rows")
     assert rows and all("(calculator" in row.messages[1]["content"] for row in rows)
     assert Counter(one.reason for one in read_table(job.folder, "rejects"))["judged too low"]
 
 
 def test_a_desk_keeps_files_between_programs_and_shows_what_went_wrong():
-    desk = Desk({"sales.csv": SALES})
+    desk = Desk({"sales.csv": SALES.encode()})
     assert desk.run("open('sales.csv').read().count('\\n')") == {"stdout": "4\n"}
     assert desk.run("open('n.json', 'w').write('[1]')") == {"stdout": "3\n", "files": ["n.json"]}
     assert desk.run("print(open('n.json').read())") == {"stdout": "[1]\n"}
-    assert desk.written == {"n.json": "[1]"}
+    assert desk.written == {"n.json": b"[1]"}
     failed = desk.run("1 / 0")
     assert failed["error"] == "the program ended with code 1"
     assert "ZeroDivisionError" in failed["stderr"] and "TOLD" not in failed["stderr"]
@@ -256,11 +346,12 @@ def test_a_desk_keeps_files_between_programs_and_shows_what_went_wrong():
         ("a.tsv", "a,b\n", False),
         ("a.json", "{}", True), ("a.json", "{", False), ("a.jsonl", "{}\n[]\n", True), ("a.jsonl", "{}\n[\n", False),
         ("a.html", "<p>x</p>", True), ("a.html", "x", False), ("a.py", "x = 1", True), ("a.py", "x =", False),
-        ("a.txt", "x", True), ("a.txt", " ", False),
+        ("a.txt", "x", True), ("a.txt", " ", False), ("a.xml", "<a><b/></a>", True), ("a.xml", "<a>", False),
+        ("a.xml", '<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', False), ("a.docx", "no archive", False),
     ],
 )  # fmt: skip
 def test_files_are_what_their_ending_says(name, text, right):
-    assert fault_of_file(name, text) == ("" if right else "file of another type")
+    assert fault_of_file(name, text.encode()) == ("" if right else "file of another type")
 
 
 def test_documents_that_speak_to_the_model_are_known():
