@@ -37,7 +37,7 @@ def _place(given: object) -> int:
     if len(text) == 1 and text in LETTERS:
         return LETTERS.index(text)
     try:
-        return int(float(text))
+        return int(text.removesuffix(".0"))  # as Parquet has whole numbers beside missing ones
     except ValueError:
         raise ValueError(f"has the answer {given!r}; write a letter from A to J, or a number from 0") from None
 

@@ -204,7 +204,7 @@ def _part(results: dict[str, Any], name: str) -> Any:
 
 def _cell(column: dict[str, Any], name: str) -> Text:
     rate, change = _part(column, name), _part(column.get("change", {}), name)
-    if rate is None:
+    if rate is None or not rate["n"]:
         return Text("–")
     mark = MARKS[direction(change) if change else 0]
     return Text(f"{100 * rate['accuracy']:.1f} {mark}", style={"▲": "green", "▼": "red"}.get(mark, ""))

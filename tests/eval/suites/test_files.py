@@ -121,6 +121,7 @@ def test_a_file_of_ones_own_with_a_scorers_name_is_a_suite(make, scorer, referen
         ("multilingual", [{"question": "a", "answer": 1, "language": "xx"}], "has the language 'xx'"),
         ("knowledge", [{"question": "a", "answers": []}], "has no answers or answer or reference"),
         ("choices", [{"question": "a", "choices": ["1", "2", "3"], "answer": "BC"}], "has the answer 'BC'; write"),
+        ("choices", [{"question": "a", "choices": ["1", "2", "3"], "answer": 1.7}], "has the answer 1.7; write"),
         ("choices", [{"question": "a", "choices": ["1", "2"], "answer": " "}], "has no answer;"),
         ("prompts", [{"prompt": "a", "check": {"name": "nope"}}], r"check 'nope' is no verifier"),
     ],
