@@ -189,7 +189,7 @@ def main() -> None:
         options,
         f"{options.requests:,} requests, {options.concurrency} under way, a stub that answers after "
         f"{options.latency:g} s, so {bound:.1f} s by latency alone; {options.repeat} repetitions in turn, each in a "
-        "new process, on a machine shared with other work",
+        "new process",
         "aiohttp", "openai",
     )  # fmt: skip
 
