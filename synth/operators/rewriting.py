@@ -10,8 +10,7 @@ from synth.operators.work import TEACHER, Work
 from synth.world.languages import ENGLISH_NAMES
 
 TRANSLATE = "common/translate"
-TRANSLATE_VARIABLES = ("text", "language")
-"""What the template is given: the text, and the English name of the language it is to be in."""
+"""Given `text`, and as `language` the English name of the language it is to be in."""
 
 
 def translate(

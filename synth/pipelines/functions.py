@@ -6,6 +6,7 @@ that were wanted. Negatives offer tools that are not needed, leave out the one t
 """
 
 from dataclasses import replace
+from random import Random
 
 from posttrain.checks.calls import functions_of
 from posttrain.data.rows import Check, flagged
@@ -13,7 +14,7 @@ from posttrain.data.shares import largest_remainder
 from synth.operators import Item, Work, ask, different, in_language, judge, sift, user
 from synth.pipelines.functions_spec import OVER_ASK, STDLIB, FunctionsConfig, Kind
 from synth.tools.library import Library, executed, nested
-from synth.tools.mining import mine
+from synth.tools.mining import Mined, mine
 from synth.tools.plans import (
     NEGATIVES,
     accepted,
@@ -82,14 +83,18 @@ def requests(work: Work, library: Library, number: int, parts: dict[Kind, int]) 
     return different(work, items, "text", work.known_texts(), work.config.like)
 
 
+def settled(work: Work, library: Library, rng: Random, number: list[int], least: int) -> tuple[Item, list[Mined]]:
+    """An item on a subject with related tools, `least` and as many more as there are distractors; and these tools."""
+    tools, subject = library.related(rng, least + work.config.distractors), rng.choice(SUBJECTS)
+    item = work.item({"number": number, "of": [tool.origin for tool in tools], "subject": subject})
+    return item.plus(wanted=[], definitions=definitions(tools)), tools
+
+
 def unneeded(work: Work, library: Library, number: int, count: int) -> list[Item]:
     """Requests that none of some tools is of use for."""
     rng = work.rng("unneeded", number)
-    items = []
-    for place in range(count):
-        tools, subject = library.related(rng, 1 + work.config.distractors), rng.choice(SUBJECTS)
-        item = work.item({"number": [number, place], "of": [tool.origin for tool in tools], "subject": subject})
-        items.append(item.plus(kind="unneeded", wanted=[], group=tools, definitions=definitions(tools)))
+    drawn = [settled(work, library, rng, [number, place], 1) for place in range(count)]
+    items = [item.plus(kind="unneeded", group=tools) for item, tools in drawn]
     return ask(work, items, "functions/other_query", into="text", draws=f"queries-{number}")
 
 
@@ -116,10 +121,9 @@ def talks(work: Work, library: Library, number: int, count: int) -> list[Item]:
     rng = work.rng("talks", number)
     items = []
     for place in range(count):
-        tools, subject = library.related(rng, 2 + work.config.distractors), rng.choice(SUBJECTS)
-        item = work.item({"number": [number, place], "of": [tool.origin for tool in tools], "subject": subject})
-        items.append(item.plus(kind="turns", wanted=[], tools=[tool.tool for tool in tools], messages=[], checks={},
-                               turns=rng.randint(2, work.config.turns), definitions=definitions(tools)))  # fmt: skip
+        item, tools = settled(work, library, rng, [number, place], 2)
+        items.append(item.plus(kind="turns", tools=[tool.tool for tool in tools], messages=[], checks={},
+                               turns=rng.randint(2, work.config.turns)))  # fmt: skip
     done: list[Item] = []
     for turn in range(1, work.config.turns + 1):
         items = [item.plus(conversation=told(item["messages"]) or NO_TURNS) for item in items]

@@ -21,10 +21,11 @@ from synth.world.base import Conversation, Split, calls, one_of, says, split, us
 from synth.world.languages import ENGLISH_NAMES, TABLE
 
 SHORT = {"long_context": {"lengths": (100, 128)}}
-"""Options of a task that another text is written about."""
+"""Options of a task whose wording is asked for: the haystack does not enter it."""
 POINTS = 5
 """Of a list of new requests: as many as pipelines ask for at a time."""
 OPS = {"plus": "+", "minus": "-", "times": "*"}
+"""What a request says and what the calculator reads."""
 WORDED = 0.15
 """Share of wordings among the rows of operators."""
 ARITHMETIC = ("What is {0}?", "How much is {0}?", "Tell me {0}.", "Please work out {0}.", "I want to know {0}.")
@@ -32,7 +33,8 @@ ARITHMETIC = ("What is {0}?", "How much is {0}?", "Tell me {0}.", "Please work o
 
 @dataclass(frozen=True)
 class Operator:
-    """`draw` makes a row on a side of the split; `right` says whether the last answer could also be a given text."""
+    """`draw` makes a row on a side of the split; `right` says whether the last answer could also be a given text.
+    `share` is its weight among the rows that are no wordings."""
 
     share: float
     draw: Callable[[random.Random, int, Split], Conversation]
@@ -45,11 +47,6 @@ def draw(rng: random.Random, level: int) -> Conversation:
         return _word(rng, level)
     name = one_of(rng, *((name, operator.share) for name, operator in OPERATORS.items()))
     return OPERATORS[name].draw(rng, level, "train")
-
-
-def _task(rng: random.Random, level: int, side: Split) -> Example:
-    capability = rng.choice(("multilingual", "instructions"))
-    return make(capability, rng, side, level)
 
 
 def _asked(template: str, said: str, **variables: object) -> Conversation:
@@ -84,7 +81,7 @@ def _wrong(task: Example, rng: random.Random) -> Message:
 
 def _revise(rng: random.Random, level: int, side: Split) -> Conversation:
     """Mostly a wrong draft; the answer is the right one either way."""
-    task = _task(rng, level, side)
+    task = make(rng.choice(("multilingual", "instructions")), rng, side, level)
     draft = task.gold if rng.random() < 0.2 else _wrong(task, rng)
     return _asked(
         "general/revise", task.gold["content"], conversation=told(task.prompt.messages), answer=draft["content"],

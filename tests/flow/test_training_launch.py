@@ -115,18 +115,19 @@ def assert_same(part: Path, expected: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=1e-4)
 
 
+def stop_at_two(event: dict[str, Any]) -> None:
+    """Hears a stage, and stops it after its second step."""
+    if event.get("done") == 2:
+        raise Interrupted("enough")
+
+
 def test_two_processes_stopped_and_gone_on_end_as_one_process(
     tmp_path: Path, tiny_model: Path, data: dict[str, Path]
 ) -> None:
     launcher, part = find_launcher("cpu_2proc", MACHINE), tmp_path / "two"
     work = order("sft", part, data, tiny_model, launcher.launch)
-
-    def hear(event: dict[str, Any]) -> None:
-        if event.get("done") == 2:
-            raise Interrupted("enough")
-
     with pytest.raises(Interrupted):
-        launched(launcher, work, hear)
+        launched(launcher, work, stop_at_two)
     kept = [path.name for path in (part / CHECKPOINTS).iterdir()]
     assert len(kept) == 1
     assert "step-00000003" <= kept[0] <= "step-00000006"
@@ -164,13 +165,8 @@ def test_two_processes_stopped_and_gone_on_find_the_logprobs_of_one(
     """Nine prompts in chunks of two: each process takes every other chunk, and the last is one alone."""
     launcher, part = find_launcher("cpu_2proc", MACHINE), tmp_path / "two"
     work = order("reference", part, data, tiny_model, launcher.launch, chunk=2)
-
-    def hear(event: dict[str, Any]) -> None:
-        if event.get("done") == 2:
-            raise Interrupted("enough")
-
     with pytest.raises(Interrupted):
-        launched(launcher, work, hear)
+        launched(launcher, work, stop_at_two)
     kept = (part / "reference.journal.jsonl").read_bytes().count(b"\n")
     assert kept in (2, 4)  # both processes' chunks or none; the signal comes in the first or the second round
     told: list[dict[str, Any]] = []
@@ -260,13 +256,8 @@ def test_split_weights_stopped_and_gone_on_end_as_one_process(
 ) -> None:
     launcher, part = fsdp2(), tmp_path / "two"
     work = order("sft", part, data, tiny_model, launcher.launch)
-
-    def hear(event: dict[str, Any]) -> None:
-        if event.get("done") == 2:
-            raise Interrupted("enough")
-
     with pytest.raises(Interrupted):
-        launched(launcher, work, hear)
+        launched(launcher, work, stop_at_two)
     [kept] = (part / CHECKPOINTS).iterdir()
     assert {"optimizer_0", "pytorch_model_fsdp_0"} <= {path.name for path in kept.iterdir() if path.is_dir()}
     told: list[dict[str, Any]] = []
