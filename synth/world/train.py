@@ -1,7 +1,8 @@
-"""Train the tiny family from nothing: `python -m synth.world.train {tokenizer,teacher,base,base-noise,measure}`.
+"""Train the tiny family from nothing: `python -m synth.world.train {tokenizer,base,teacher} --out FOLDER`.
 
-One thread a process; teacher and base run side by side. The budget is wall time. Set OMP_NUM_THREADS=1
-GOMP_SPINCOUNT=0 OMP_WAIT_POLICY=PASSIVE before it starts.
+A member is made in stages, each from what stands in FOLDER; what is missing there is made first. A stage's budget is in
+tokens and its work is cut the same way every time, so that the same machine makes the same weights. `measure` says what
+a member can do.
 """
 
 import argparse
@@ -14,22 +15,30 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import LlamaForCausalLM
+from transformers import AttentionInterface, LlamaForCausalLM
 
 from posttrain.chat import Renderer
+from synth.world.attention import attend
 from synth.world.corpus import Alter, Mixture, conversation, copying_row, gold_of
 from synth.world.family import family_tokenizer, load, new_model, save
+from synth.world.growth import grow
 from synth.world.measure import table
 from synth.world.noise import noisy
 
+THREADS = 2
+"""Part of what a training is: another number adds up in another order."""
+BATCH_TOKENS = 1500
+"""Tokens of a step, counted with padding."""
 ROUND = 16
 """Lengths are padded to a multiple of this, so that few kernels are built and batches fill."""
+MOST_TOKENS = 2700
+"""Rows longer than this are left out: 2,000-token haystacks with many questions stay below."""
 WARMUP_STEPS = 200
 DECAY_FROM = 0.6
 """Share of the budget after which the rate falls to LAST_RATE of itself; most of the jump comes then."""
 LAST_RATE = 0.02
-MOST_TOKENS = 2700
-"""Rows longer than this are left out: 2,000-token haystacks with many questions stay below."""
+LOG_MINUTES = 2.0
+ATTENTION = "tiny_training"
 
 FULL = Mixture(
     tool_use=2.4,
@@ -49,40 +58,64 @@ CURRICULUM = (
     (0.45, FULL),
 )
 """From which share of the budget on, which rows: short and dense first, long rows from the middle on."""
+NOISY = Mixture(tool_use=1.3, multilingual=1.4, instructions=1.8, long_context=0.5, dense=0.0)
+"""One thing a row, as a round's prompts do, so that no earlier turn tells of the failure; by rows, capabilities with
+more features have more."""
 NOISE = (
-    (0.0, Mixture(dense=0.0, lengths=(100, 160, 256, 512), multilingual=1.2)),
-    (0.65, Mixture(dense=0.0, lengths=(256, 512, 1024, 2000), multilingual=1.2)),
+    (0.0, replace(NOISY, lengths=(100, 160, 256, 512))),
+    (0.65, replace(NOISY, long_context=0.35, lengths=(256, 512, 1024, 2000))),
 )
-"""The noisy stage asks one thing a row, as a round's prompts do, so that no earlier turn tells of the failure.
-A failure learned on short haystacks is not shown on long ones, so these come too."""
+"""A failure learned on short haystacks is not shown on long ones, so these come too."""
+
+
+TAUGHT = ((0.0, replace(FULL, operators=5.0)),)
+"""The teacher's rows: what the clean base has seen last, and half as many again of operators."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one training run is told. `rate` is AdamW's peak learning rate; `batch_tokens` count padding."""
+class Stage:
+    """One training: what it goes on from, for how many tokens (counted with padding), on which rows."""
 
-    folder: Path
-    minutes: float
+    start: str
+    """`tokenizer`, for a member that begins from its wiring, or another stage; a smaller one's member grows first."""
+    size: str
+    tokens: float
     rate: float
+    """AdamW's peak learning rate."""
+    curriculum: tuple[tuple[float, Mixture], ...]
     seed: int
-    batch_tokens: int = 1500
-    operators: float = 0.0
-    log_minutes: float = 5.0
-    curriculum: tuple[tuple[float, Mixture], ...] = CURRICULUM
+    alter: Alter = gold_of
 
+
+STAGES = {
+    "base-clean": Stage("tokenizer", "base", 36e6, 2e-3, CURRICULUM, seed=17),
+    "base": Stage("base-clean", "base", 8e6, 2e-3, NOISE, seed=18, alter=noisy),
+    "teacher": Stage("base-clean", "teacher", 20e6, 1.5e-3, TAUGHT, seed=19),
+}
 
 Row = tuple[list[int], list[int]]
 
 
-def rows(renderer: Renderer, job: Job, clock: "Clock", alter: Alter) -> Iterator[Row]:
+class Progress:
+    """Tokens trained so far, and which share of the budget they are."""
+
+    def __init__(self, budget: float):
+        self.budget = budget
+        self.tokens = 0
+
+    def share(self) -> float:
+        return self.tokens / self.budget
+
+
+def rows(renderer: Renderer, stage: Stage, progress: Progress) -> Iterator[Row]:
     """Ids and mask of the rows that the curriculum asks for now, without end."""
-    rng = random.Random(f"rows {job.seed}")
+    rng = random.Random(f"rows {stage.seed}")
     while True:
-        now = [mixture for begins, mixture in job.curriculum if begins <= clock.share()][-1]
+        now = [mixture for begins, mixture in stage.curriculum if begins <= progress.share()][-1]
         if rng.random() < now.copying:
             yield copying_row(rng, len(renderer.tokenizer) - len(renderer.tokenizer.added_tokens_decoder))
             continue
-        row = conversation(rng, replace(now, operators=job.operators), alter)
+        row = conversation(rng, now, stage.alter)
         made = renderer.conversation(row.messages, row.tools, train="last" if row.last_only else "all")
         if len(made.ids) <= MOST_TOKENS:
             yield made.ids, made.mask
@@ -106,20 +139,6 @@ def batches(source: Iterator[Row], batch_tokens: int, pad: int) -> Iterator[tupl
             yield inputs, labels
 
 
-class Clock:
-    """Share of the wall-time budget that is gone."""
-
-    def __init__(self, minutes: float):
-        self.seconds = minutes * 60
-        self.start = time.monotonic()
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.start
-
-    def share(self) -> float:
-        return self.elapsed() / self.seconds
-
-
 def rate_at(share: float, step: int, peak: float) -> float:
     """Warm up by steps, hold, then fall linearly over the last part of the budget."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
@@ -137,77 +156,86 @@ def step_loss(
     return cross_entropy(logits.float(), labels[labels != -100])
 
 
-def train(model: LlamaForCausalLM, renderer: Renderer, job: Job, alter: Alter = gold_of) -> None:
-    """Train for the budget; log and save every `log_minutes` and at the end."""
-    clock = Clock(job.minutes)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=job.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+def train(model: LlamaForCausalLM, renderer: Renderer, stage: Stage) -> None:
+    """Train for the stage's budget."""
+    torch.set_num_threads(THREADS)
+    AttentionInterface.register(ATTENTION, attend)
+    usual = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     body = torch.compile(model.model, dynamic=True)
-    tokens, losses, logged, step = 0, [], 0.0, 0
-    making = 0.0
-    source = batches(rows(renderer, job, clock, alter), job.batch_tokens, renderer.pad_id)
+    progress, started, logged, losses = Progress(stage.tokens), time.monotonic(), 0.0, list[float]()
+    source = batches(rows(renderer, stage, progress), BATCH_TOKENS, renderer.pad_id)
     model.train()
-    while clock.share() < 1.0:
-        before = clock.elapsed()
+    step = 0
+    while progress.share() < 1.0:
         inputs, labels = next(source)
-        making += clock.elapsed() - before
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(clock.share(), step, job.rate)
+            group["lr"] = rate_at(progress.share(), step, stage.rate)
         loss = step_loss(body, model.lm_head, inputs, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        tokens, step = tokens + inputs.numel(), step + 1
+        progress.tokens, step = progress.tokens + inputs.numel(), step + 1
         losses.append(loss.item())
-        if clock.elapsed() - logged > job.log_minutes * 60:
-            logged = clock.elapsed()
-            mean = sum(losses[-200:]) / len(losses[-200:])
-            print(f"{logged / 60:.1f} min  step {step}  {tokens / 1e6:.2f}M tokens  {tokens / logged:.0f}/s"
-                  f"  rows {making / logged:.0%}  loss {mean:.4f}", flush=True)  # fmt: skip
-            report(model, renderer, job, n=20)
-            save(model, renderer, job.folder)
-    print(f"done: {step} steps, {tokens / 1e6:.2f}M tokens, {clock.elapsed() / 60:.1f} min", flush=True)
-    save(model, renderer, job.folder)
+        elapsed = time.monotonic() - started
+        if elapsed - logged > LOG_MINUTES * 60 or progress.share() >= 1.0:
+            print(f"{elapsed / 60:.1f} min  step {step}  {progress.tokens / 1e6:.2f}M tokens ({progress.share():.0%})"
+                  f"  {progress.tokens / elapsed:.0f}/s  loss {sum(losses) / len(losses):.4f}", flush=True)  # fmt: skip
+            logged, losses = elapsed, []
+    model.set_attn_implementation(usual)
 
 
-def report(model: LlamaForCausalLM, renderer: Renderer, job: Job, n: int) -> None:
-    for line in table(model, renderer, n, seed=job.seed + 1000, lengths=(256, 512, 1024), operators=job.operators > 0):
-        print("  ", line, flush=True)
+def begun(stage: Stage, begin: Path) -> tuple[LlamaForCausalLM, Renderer]:
+    """The member as the stage finds it."""
+    if stage.start == "tokenizer":
+        renderer = Renderer.from_pretrained(begin)
+        return new_model(stage.size, renderer, stage.seed), renderer
+    model, renderer = load(begin)
+    if STAGES[stage.start].size == stage.size:
+        return model, renderer
+    larger = new_model(stage.size, renderer, stage.seed)
+    grow(model, larger)
+    return larger, renderer
+
+
+def make(name: str, out: Path, tokens: float | None = None) -> Path:
+    """The folder of a stage's member (or of the tokenizer) in `out`; what is not there yet is made, `tokens` long."""
+    folder = out / name
+    if folder.exists():
+        return folder
+    if name == "tokenizer":
+        family_tokenizer().save_pretrained(folder)
+        return folder
+    stage = STAGES[name] if tokens is None else replace(STAGES[name], tokens=tokens)
+    begin = make(stage.start, out, tokens)
+    print(f"{name}: from {begin}, {stage.tokens / 1e6:g}M tokens", flush=True)
+    model, renderer = begun(stage, begin)
+    train(model, renderer, stage)
+    save(model, renderer, folder)
+    return folder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("tokenizer", "teacher", "base", "base-noise", "measure"))
-    parser.add_argument("--folder", type=Path, required=True, help="written (or measured)")
-    parser.add_argument("--start", type=Path, help="tokenizer folder, or the member to go on from")
-    parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--operators", type=float, default=0.0, help="share of operator rows (a capability is 1.0)")
-    parser.add_argument("--log-minutes", type=float, default=5.0)
-    parser.add_argument("--n", type=int, default=200, help="measure: prompts a capability and level")
-    parser.add_argument("--any-of", type=int, default=0, help="measure: K samples at temperature 1; 0 is none")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="what", required=True)
+    for name in ("tokenizer", *STAGES):
+        making = commands.add_parser(name, help=f"make FOLDER/{name} where it is not there yet")
+        making.add_argument("--out", type=Path, required=True)
+        making.add_argument("--tokens", type=float, help="for a try: tokens a stage, in place of its own budget")
+    measuring = commands.add_parser("measure", help="what a member can do on held-out prompts")
+    measuring.add_argument("--folder", type=Path, required=True)
+    measuring.add_argument("--n", type=int, default=200, help="prompts a capability and level")
+    measuring.add_argument("--seed", type=int, default=17)
+    measuring.add_argument("--any-of", type=int, default=0, help="K samples at temperature 1; 0 is none")
+    measuring.add_argument("--operators", action="store_true", help="what a teacher can do besides answering")
     chosen = parser.parse_args()
-    torch.set_num_threads(1)
-    if chosen.what == "tokenizer":
-        family_tokenizer().save_pretrained(chosen.folder)
-    elif chosen.what == "measure":
-        for line in table(*load(chosen.folder), chosen.n, chosen.seed, None, chosen.any_of, chosen.operators > 0):
-            print(line, flush=True)
-    else:
-        job = Job(chosen.folder, chosen.minutes, chosen.rate, chosen.seed, 1500, chosen.operators, chosen.log_minutes)
-        start(chosen.what, chosen.start, job)
-
-
-def start(what: str, begin: Path, job: Job) -> None:
-    """Train a new member from a tokenizer's folder; go on from a member's; or teach a clean base to fail."""
-    if not (begin / "model.safetensors").exists():
-        renderer = Renderer.from_pretrained(begin)
-        train(new_model(what, renderer, job.seed), renderer, job)
-    elif what == "base-noise":
-        train(*load(begin), replace(job, curriculum=NOISE), noisy)
-    else:
-        train(*load(begin), replace(job, curriculum=((0.0, CURRICULUM[-1][1]),)))
+    if chosen.what != "measure":
+        make(chosen.what, chosen.out, chosen.tokens)
+        return
+    for line in table(chosen.folder, chosen.n, chosen.seed, chosen.any_of, chosen.operators):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

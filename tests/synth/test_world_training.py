@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
+from posttrain.artifacts import file_sha256
 from posttrain.chat import Renderer, build_tokenizer
+from synth.world.attention import BLOCK, attend
 from synth.world.corpus import copying_row
 from synth.world.family import load, new_model, save
-from synth.world.train import batches, rate_at
+from synth.world.growth import grow
+from synth.world.train import STAGES, batches, make, rate_at
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +66,55 @@ def test_a_saved_member_is_whole_and_in_bf16(renderer: Renderer, tmp_path: Path)
     for name, weight in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight.to(torch.bfloat16).float()), name
     assert again.generation_config.eos_token_id == list(renderer.stop_ids)
+
+
+def test_a_grown_member_says_what_the_small_one_said_and_all_of_it_learns(renderer: Renderer) -> None:
+    small = new_model("base", renderer, seed=3)
+    with torch.no_grad():
+        for weight in small.parameters():
+            weight.add_(torch.randn_like(weight) * 0.02)
+    large = new_model("teacher", renderer, seed=4)
+    grow(small, large)
+    ids = torch.randint(0, 300, (2, 40), generator=torch.Generator().manual_seed(1))
+    logits = large(ids).logits
+    assert torch.allclose(logits, small(ids).logits, atol=1e-4)
+    logits.log_softmax(-1)[..., 5].sum().backward()
+    new = large.model.layers[0].self_attn.o_proj.weight.grad
+    assert new is not None and (new[128:, 128:] != 0).all()
+    assert large.model.embed_tokens.weight.grad is not None
+    assert (large.model.embed_tokens.weight.grad[ids.unique(), 128:].abs().sum(0) > 0).all()
+
+
+@pytest.mark.parametrize("tokens", [7, BLOCK, 2 * BLOCK + 45])
+def test_attention_by_blocks_is_causal_attention(tokens: int) -> None:
+    drawn = torch.Generator().manual_seed(5)
+    ours = [torch.randn(2, 3, tokens, 32, generator=drawn).requires_grad_() for _ in range(3)]
+    exact = [one.detach().clone().requires_grad_() for one in ours]
+    wanted = scaled_dot_product_attention(*exact, is_causal=True).transpose(1, 2)
+    made, _ = attend(None, *ours, None, scaling=32**-0.5)
+    weights = torch.randn(wanted.shape, generator=drawn)
+    (made.float() * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    assert (made - wanted).norm() < 0.01 * wanted.norm()
+    for one, other in zip(ours, exact, strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert (one.grad - other.grad).norm() < 0.02 * other.grad.norm()
+
+
+def test_a_member_is_made_through_its_stages_and_again_to_the_bit(renderer: Renderer, tmp_path: Path) -> None:
+    hashes = []
+    for name in ("one", "two"):
+        renderer.tokenizer.save_pretrained(tmp_path / name / "tokenizer")
+        with torch.compiler.set_stance("force_eager"):
+            made = make("base", tmp_path / name, tokens=6_000)
+        assert {path.name for path in made.parent.iterdir()} == {"tokenizer", STAGES["base"].start, "base"}
+        hashes.append([file_sha256(made.parent / stage / "model.safetensors") for stage in ("base-clean", "base")])
+    assert hashes[0] == hashes[1]
+    assert hashes[0][0] != hashes[0][1]
+
+
+def test_what_is_made_is_not_made_again(renderer: Renderer, tmp_path: Path) -> None:
+    for name in ("tokenizer", "base-clean", "base"):
+        (tmp_path / name).mkdir()
+    assert make("base", tmp_path) == tmp_path / "base"
+    assert list((tmp_path / "base").iterdir()) == []
