@@ -17,13 +17,13 @@ from synth.world.languages import TABLE
 from synth.world.long_context import NEEDLE
 
 RIGHT_SHARES = {
-    "tool_use": (0.24, 0.28, 0.32, 0.45, 0.6),
-    "multilingual": (0.3, 0.33, 0.36, 0.45, 0.6),
-    "long_context": (0.2, 0.24, 0.28, 0.32, 0.6),
-    "instructions": (0.26, 0.3, 0.34, 0.43, 0.6),
+    "tool_use": (0.24, 0.28, 0.32, 0.42, 0.6),
+    "multilingual": (0.27, 0.3, 0.33, 0.38, 0.58),
+    "long_context": (0.3, 0.32, 0.34, 0.36, 0.6),
+    "instructions": (0.25, 0.28, 0.32, 0.36, 0.58),
 }
-"""A feature's chance of the right answer; only the last, drawn for one in five, beats its dominant error clearly.
-Where samples stray more, as over eight languages, right answers must be commoner for one of eight to be right."""
+"""A feature's chance of the right answer; only the last, drawn for one in five, beats its dominant error.
+A short stage blurs the features, so that a model is right more often greedily, and less often at all, than they say."""
 SECOND_ERROR = 0.06
 """Chance of the feature's second error."""
 NOISE_SEED = 921
