@@ -69,7 +69,7 @@ NOISE = (
 
 
 TAUGHT = ((0.0, replace(FULL, operators=5.0)),)
-"""The teacher's rows: what the clean base has seen last, and half as many again of operators."""
+"""The teacher's rows: what the clean base has seen last, and nearly as many of operators."""
 
 
 @dataclass(frozen=True)
