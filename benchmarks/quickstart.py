@@ -23,7 +23,8 @@ from eval.table import read_grades
 from posttrain.checks.intervals import paired_difference
 from posttrain.data.tables import iter_table
 
-RECIPES = ("quickstart", *(f"quickstart/{name}" for name in ("teacher_only", "random_of_k", "verifier", "no_dpo")))
+ABLATIONS = ("teacher_only", "teacher_all", "random_of_k", "verifier", "no_dpo")
+RECIPES = ("quickstart", *(f"quickstart/{name}" for name in ABLATIONS))
 RESULTS = ROOT / "docs" / "results.md"
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 
