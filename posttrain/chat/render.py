@@ -97,7 +97,10 @@ class Renderer:
         except Exception as error:  # a broken file makes the library raise whatever it stumbles over
             known = isinstance(error, (OSError, ValueError)) and str(error).strip()
             why = known.splitlines()[0] if known else repr(error)
-            raise UserError(f"no tokenizer in {path} ({why}); name a folder with a whole tokenizer.json") from error
+            mend = "name a folder with a whole tokenizer.json"
+            if not Path(path).is_dir():
+                mend = "check the name and the network, or " + mend
+            raise UserError(f"no tokenizer in {path} ({why}); {mend}") from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise UserError(f"the tokenizer of {path} is not a fast one; convert it and save its tokenizer.json")
         if template is not None:

@@ -302,7 +302,9 @@ def test_a_tokenizer_that_cannot_be_trusted_is_refused(renderer: Renderer, chang
 
 
 def test_a_folder_without_tokenizer_is_refused_with_its_path(tmp_path: Any) -> None:
-    with pytest.raises(UserError, match=r"no tokenizer in .*nothing_here"):
+    with pytest.raises(
+        UserError, match=r"no tokenizer in .*nothing_here.*; check the name and the network, or name a folder"
+    ):
         Renderer.from_pretrained(tmp_path / "nothing_here")
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
