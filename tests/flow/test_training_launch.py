@@ -109,11 +109,15 @@ def inline(kind: str, part: Path, data: dict[str, Path], model: Path, **config: 
 
 
 def assert_same(part: Path, expected: dict[str, torch.Tensor]) -> None:
-    """Equal but for rounding, which Adam turns into a twentieth of a step at most where a gradient is nearly nought."""
+    """Equal but for rounding. Where a weight's first gradient is as small as Adam's epsilon (1e-8), rounding sets its
+    step, with other micro-batches of one process too: one weight in 10,000 may be so, by a twentieth of a step."""
     found = load_file(part / "model.safetensors")
     assert found.keys() == expected.keys()
+    unsteady = 0
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-4)
+        unsteady += int((~torch.isclose(found[name], tensor, atol=2e-5, rtol=1e-4)).sum())
+    assert unsteady <= sum(tensor.numel() for tensor in expected.values()) / 10_000
 
 
 def stop_at_two(event: dict[str, Any]) -> None:
